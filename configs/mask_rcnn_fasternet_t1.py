@@ -1,0 +1,13 @@
+# Ours, not in the paper: table 7's recipe for S on a smaller backbone, without drop path.
+_base_ = './_base_/mask_rcnn_fasternet_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='t1',
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_t1-epoch.291-val_acc1.76.2180.pth',
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

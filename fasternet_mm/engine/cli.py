@@ -1,0 +1,156 @@
+"""What the command lines share: reading a config, looking at it before any long work, and one-line errors."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..checkpoint import require_matching
+from ..errors import UserError
+from ..models import FasterNet
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with status 1 and one line on stderr for a UserError; let other exceptions show themselves."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f'{Path(sys.argv[0]).name}: error: {error}')
+
+
+def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:
+    """Read a config and apply what the command line says, as mmdet's tools do.
+
+    Args:
+        path (str): Config file.
+        options (dict, optional): ``--cfg-options``.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        work_dir (str, optional): Beats the config's ``work_dir``; with neither, ``work_dirs/<config's name>``.
+
+    Raises:
+        UserError: If the config does not exist or cannot be read, or the launcher's environment is not there.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'config not found: {path}')
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except Exception as error:
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    if launcher == 'pytorch' and not {'RANK', 'LOCAL_RANK', 'WORLD_SIZE'} <= set(os.environ):
+        raise UserError(
+            '--launcher pytorch is for processes that torchrun starts; use tools/dist_train.sh or tools/dist_test.sh, '
+            'or `torchrun --nproc_per_node=N ...`'
+        )
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    return cfg
+
+
+def check_config(cfg: Config, phase: str) -> None:
+    """Find what would stop `phase` ('train' or 'test'), before a model is built.
+
+    Raises:
+        UserError: Names the setting, what was expected, and what to do.
+    """
+    _check_arch(cfg.get('model', {}))
+    for loader in ('train', 'val') if phase == 'train' else ('test',):
+        if cfg.get(f'{loader}_dataloader') is None:
+            if loader == phase:
+                raise UserError(f'the config has no {loader}_dataloader, so there is nothing to {phase} on')
+            continue
+        _check_dataset(cfg[f'{loader}_dataloader'].get('dataset', {}), f'{loader}_dataloader.dataset')
+        _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
+    if phase == 'train' and not torch.cuda.is_available():
+        if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+            raise UserError(
+                'mixed precision (AmpOptimWrapper) needs a GPU; on a CPU train without --amp, and with '
+                '--cfg-options optim_wrapper.type=OptimWrapper where the config asks for it'
+            )
+
+
+def _check_arch(model) -> None:
+    for node in _dicts(model):
+        if str(node.get('type', '')).rsplit('.')[-1] == 'FasterNet' and 'arch' in node:
+            try:
+                FasterNet.resolve_arch(node['arch'])
+            except ValueError as error:
+                raise UserError(error) from None
+
+
+def _dicts(node) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from _dicts(child)
+
+
+def _check_dataset(dataset: dict, name: str) -> None:
+    for key in ('dataset', 'datasets'):  # wrappers such as RepeatDataset and ConcatDataset
+        inner = dataset.get(key)
+        for child in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
+            _check_dataset(child, f'{name}.{key}')
+    root = dataset.get('data_root') or ''
+    prefixes = dataset.get('data_prefix') or {}
+    prefixes = prefixes if isinstance(prefixes, dict) else {'': prefixes}
+    paths = {'data_root': root, 'ann_file': dataset.get('ann_file')}
+    paths |= {f'data_prefix.{key}'.rstrip('.'): value for key, value in prefixes.items()}
+    for key, value in paths.items():
+        if isinstance(value, str) and value:
+            _check_path(os.path.join(root, value) if key != 'data_root' else value, f'{name}.{key}')
+
+
+def _check_evaluators(evaluators, name: str) -> None:
+    for node in _dicts(evaluators):
+        if isinstance(node.get('ann_file'), str):
+            _check_path(node['ann_file'], f'{name}.ann_file')
+
+
+def _check_path(path: str, setting: str) -> None:
+    if '://' in path or os.path.exists(path):  # a remote path is the file backend's affair
+        return
+    here = '' if os.path.isabs(path) else f' (from {os.getcwd()})'
+    sample = ' Draw it with `python tools/make_sample.py`.' if Path('data/sample') in Path(path).parents else ''
+    raise UserError(
+        f'dataset not found: {path}{here}, which the config names as {setting}.{sample or _OWN_DATA.format(setting)}'
+    )
+
+
+_OWN_DATA = ' Put the data (or a link to it) there, or name its place with --cfg-options {}=PATH.'
+
+
+class FittingCheckpointHook(Hook):
+    """Refuse a checkpoint that would leave any part of the model as it was; for testing and resuming.
+
+    Raises:
+        CheckpointError: Lists what does not fit.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model
+        while hasattr(model, 'module'):  # DDP, or test-time augmentation
+            model = model.module
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+        require_matching(model, state_dict)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The config's runner; processes without a GPU talk through gloo."""
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
+        # mmengine would choose NCCL and a CUDA device; it leaves an initialised process group alone
+        torch.distributed.init_process_group('gloo')
+        defaults = dict(broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False))
+        cfg.model_wrapper_cfg = dict(cfg.get('model_wrapper_cfg') or defaults, device_ids=None)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

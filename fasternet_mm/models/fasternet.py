@@ -1,0 +1,282 @@
+"""FasterNet (paper, section 3.3 and figure 4), for classification and as a detector's backbone."""
+
+from contextlib import contextmanager, nullcontext
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..checkpoint import require_matching
+from .pconv import PartialConv2d
+
+
+class FasterNetBlock(nn.Module):
+    """PConv, then two pointwise convolutions with BN and activation between them, and a residual (figure 4).
+
+    Args:
+        channels (int): Number of input and output channels.
+        n_div (int): See :class:`PartialConv2d`.
+        mlp_ratio (float): Width of the block's middle over `channels`.
+        drop_path_rate (float): Stochastic depth of this block.
+        layer_scale_init_value (float): Start of a learned scale of the branch, one a channel; 0 for none.
+        norm_cfg (dict): Norm after the first pointwise convolution.
+        act_cfg (dict): Activation after the norm.
+        with_cp (bool): Recompute the block in the backward pass instead of storing its activations.
+
+    Shape:
+        Input and output: (N, channels, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        n_div: int,
+        mlp_ratio: float,
+        drop_path_rate: float,
+        layer_scale_init_value: float,
+        norm_cfg: dict,
+        act_cfg: dict,
+        with_cp: bool,
+    ) -> None:
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.with_cp = with_cp
+        self.spatial_mixing = PartialConv2d(channels, n_div)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            build_norm_layer(norm_cfg, hidden)[1],
+            build_activation_layer(act_cfg),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+        )
+        self.layer_scale = (
+            nn.Parameter(torch.full((channels,), float(layer_scale_init_value))) if layer_scale_init_value else None
+        )
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def _forward(self, x: Tensor) -> Tensor:
+        branch = self.mlp(self.spatial_mixing(x))
+        if self.layer_scale is not None:
+            branch = branch * self.layer_scale.view(-1, 1, 1)
+        return x + self.drop_path(branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.with_cp and self.training and torch.is_grad_enabled()):
+            return self._forward(x)
+        if torch.compiler.is_compiling():  # traces no custom context
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return checkpoint(
+            self._forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._statistics_kept())
+        )
+
+    @contextmanager
+    def _statistics_kept(self):
+        """While a block is recomputed, its batch must not enter the running statistics a second time."""
+        norms = [module for module in self.modules() if getattr(module, 'track_running_stats', False)]
+        for norm in norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
+
+
+class Stage(nn.Module):
+    """`depth` blocks of one width; exists for the official key layout, ``stages.<i>.blocks.<j>``."""
+
+    def __init__(self, drop_path_rates: list[float], **block) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(FasterNetBlock(drop_path_rate=rate, **block) for rate in drop_path_rates))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+class Embedding(nn.Module):
+    """The stem: a convolution without overlap, stride 4, and its norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, out_channels, 4, stride=4, bias=False)
+        self.norm = build_norm_layer(norm_cfg, out_channels)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x))
+
+
+class Merging(nn.Module):
+    """Between two stages: half the size, twice the channels, and its norm."""
+
+    def __init__(self, channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.reduction = nn.Conv2d(channels, 2 * channels, 2, stride=2, bias=False)
+        self.norm = build_norm_layer(norm_cfg, 2 * channels)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.reduction(x))
+
+
+class FasterNet(BaseModule):
+    """FasterNet backbone: a stem, and four stages with mergings between them.
+
+    `Run, Don't Walk: Chasing Higher FLOPS for Faster Neural Networks <https://arxiv.org/abs/2303.03667>`_,
+    variants as in table 8. The parameters' names are the official code's, so official files load as they are.
+
+    Args:
+        arch (str | dict): 't0', 't1', 't2', 's', 'm' or 'l', or a dict of ``embed_dims`` (int, the first stage's
+            channels, doubled at each merging), ``depths`` (four ints: blocks a stage) and ``act_cfg`` (dict,
+            ReLU if absent).
+        in_channels (int): Channels of the image. Defaults to 3.
+        n_div (int): PConv convolves ``channels // n_div`` channels. Defaults to 4.
+        mlp_ratio (float): Width of a block's middle over its channels. Defaults to 2.
+        out_indices (int | Sequence[int]): Stages to return, 0 to 3; negative ones count from the end. Stages
+            after the last one returned are not built. Defaults to (0, 1, 2, 3).
+        out_norm (bool): A norm on each output, as the official detection model has. Defaults to False.
+        drop_path_rate (float): Stochastic depth of the last block, linear from 0 over depth. Defaults to 0.
+        layer_scale_init_value (float): Start of each block's learned scale; 0 for none. Defaults to 0.
+        norm_cfg (dict): Defaults to ``dict(type='BN')``.
+        act_cfg (dict, optional): Overrides the arch's activation. Defaults to None.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, k the stem and the first k stages with their mergings.
+            Output norms are never frozen. Defaults to -1.
+        norm_eval (bool): Keep BN in evaluation mode (its statistics, not its weights, fixed). Defaults to False.
+        with_cp (bool): Gradient checkpointing of every block. Defaults to False.
+        init_cfg (dict | list[dict], optional): Defaults to a truncated normal of std 0.02 for convolutions.
+
+    Shape:
+        Input: (N, in_channels, H, W), sides of at least 32 pixels.
+        Output: a tuple of maps (N, embed_dims * 2**i, H_i, W_i) at strides 4, 8, 16, 32, with sides rounded down
+        at the stem and at each merging.
+
+    Raises:
+        ValueError: For an unknown or incomplete `arch`, and for out_indices, frozen_stages or n_div out of range.
+    """
+
+    arch_settings = {
+        't0': dict(embed_dims=40, depths=(1, 2, 8, 2), act_cfg=dict(type='GELU')),
+        't1': dict(embed_dims=64, depths=(1, 2, 8, 2), act_cfg=dict(type='GELU')),
+        't2': dict(embed_dims=96, depths=(1, 2, 8, 2), act_cfg=dict(type='ReLU')),
+        's': dict(embed_dims=128, depths=(1, 2, 13, 2), act_cfg=dict(type='ReLU')),
+        'm': dict(embed_dims=144, depths=(3, 4, 18, 3), act_cfg=dict(type='ReLU')),
+        'l': dict(embed_dims=192, depths=(3, 4, 18, 3), act_cfg=dict(type='ReLU')),
+    }
+    num_stages = 4
+
+    def __init__(
+        self,
+        arch='t0',
+        in_channels=3,
+        n_div=4,
+        mlp_ratio=2.0,
+        out_indices=(0, 1, 2, 3),
+        out_norm=False,
+        drop_path_rate=0.0,
+        layer_scale_init_value=0.0,
+        norm_cfg=dict(type='BN'),
+        act_cfg=None,
+        frozen_stages=-1,
+        norm_eval=False,
+        with_cp=False,
+        init_cfg=None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02))
+        settings = self.resolve_arch(arch)
+        depths = settings['depths']
+        self.arch = arch
+        self.out_indices = self._resolve_out_indices(out_indices)
+        if not -1 <= frozen_stages <= self.num_stages:
+            raise ValueError(f'frozen_stages must be from -1 to {self.num_stages}, but is {frozen_stages}')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        channels = settings['embed_dims']
+        rates = torch.linspace(0, drop_path_rate, sum(depths), dtype=torch.float64).split(depths)
+        self.patch_embed = Embedding(in_channels, channels, norm_cfg)
+        # stages and mergings in turn: stages.0, .2, .4, .6 are stages, .1, .3, .5 the mergings before them
+        self.stages = nn.ModuleList()
+        for index in range(max(self.out_indices) + 1):
+            if index > 0:
+                self.stages.append(Merging(channels, norm_cfg))
+                channels *= 2
+            stage = Stage(
+                rates[index].tolist(),
+                channels=channels,
+                n_div=n_div,
+                mlp_ratio=mlp_ratio,
+                layer_scale_init_value=layer_scale_init_value,
+                norm_cfg=norm_cfg,
+                act_cfg=act_cfg or settings['act_cfg'],
+                with_cp=with_cp,
+            )
+            self.stages.append(stage)
+            if out_norm and index in self.out_indices:
+                self.add_module(f'norm{2 * index}', build_norm_layer(norm_cfg, channels)[1])
+        self.out_norm = out_norm
+        self._freeze()
+
+    @classmethod
+    def resolve_arch(cls, arch: str | dict) -> dict:
+        """The settings behind `arch`: a dict of embed_dims, depths and act_cfg.
+
+        Raises:
+            ValueError: If `arch` is neither a known name nor a complete dict.
+        """
+        if isinstance(arch, str):
+            if arch.lower() not in cls.arch_settings:
+                raise ValueError(f"unknown arch '{arch}' of FasterNet; choose from {', '.join(cls.arch_settings)}")
+            return cls.arch_settings[arch.lower()]
+        known = {'embed_dims', 'depths', 'act_cfg'}
+        if not isinstance(arch, dict) or not {'embed_dims', 'depths'} <= set(arch) <= known:
+            raise ValueError(f'arch of FasterNet must be a name or a dict of {", ".join(sorted(known))}, but is {arch}')
+        depths = tuple(arch['depths'])
+        if len(depths) != cls.num_stages or min(depths) < 1:
+            raise ValueError(f'depths in arch of FasterNet must be {cls.num_stages} positive ints, but is {depths}')
+        return dict(embed_dims=arch['embed_dims'], depths=depths, act_cfg=arch.get('act_cfg', dict(type='ReLU')))
+
+    def _resolve_out_indices(self, out_indices) -> tuple[int, ...]:
+        if isinstance(out_indices, int):
+            out_indices = (out_indices,)
+        resolved = tuple(index + self.num_stages if index < 0 else index for index in out_indices)
+        if not resolved or not all(0 <= index < self.num_stages for index in resolved):
+            raise ValueError(f'out_indices must be stages from 0 to {self.num_stages - 1}, but is {out_indices}')
+        return resolved
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.patch_embed(x)
+        outs = {}
+        for position, layer in enumerate(self.stages):
+            x = layer(x)
+            index, is_merging = divmod(position, 2)
+            if not is_merging and index in self.out_indices:
+                outs[index] = getattr(self, f'norm{position}')(x) if self.out_norm else x
+        return tuple(outs[index] for index in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'FasterNet':
+        """Set the mode, keep frozen parts in evaluation (and all BN, with norm_eval); returns self."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        # the first k stages and the mergings between them stand in stages[:2k - 1]
+        for part in (self.patch_embed, *self.stages[: max(2 * self.frozen_stages - 1, 0)]):
+            part.eval()
+            part.requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *args) -> None:
+        # mmengine asks strictly of each module and then only logs what does not fit; a backbone that keeps its
+        # random weights without anybody noticing costs days, so here it is an error
+        if strict:
+            stages = range(2 * self.num_stages - 1)
+            optional = [f'norm{i}.' for i in stages] + [f'stages.{i}.' for i in stages[len(self.stages) :]]
+            require_matching(self, state_dict, prefix, ('patch_embed.', 'stages.'), optional)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)

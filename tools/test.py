@@ -1,0 +1,90 @@
+"""Evaluate a detector or a classifier: mmdet's test.py, with the checks and the CPU support of fasternet_mm."""
+
+import argparse
+import os
+
+import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
+
+# isort: split
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, DictAction
+from mmengine.evaluator import DumpResults
+
+from fasternet_mm.engine.cli import FittingCheckpointHook, build_runner, check_config, load_config, one_line_errors
+from fasternet_mm.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a detector or a classifier')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='folder for logs and metrics (default: work_dirs/<config name>)')
+    parser.add_argument('--out', metavar='FILE.pkl', help='dump the predictions to a pickle file')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='save pictures of predictions in this folder below the work dir')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each picture (default: 2)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings of the config to override, as key=value'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, or flips")
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
+    args = parser.parse_args()
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out must end in .pkl or .pickle, but is {args.out}')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def is_classifier(cfg: Config) -> bool:
+    return cfg.get('default_scope') == 'mmpretrain'
+
+
+def add_visualization(cfg: Config, args: argparse.Namespace) -> None:
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError('--show and --show-dir need default_hooks.visualization in the config')
+    enable, folder = ('enable', 'out_dir') if is_classifier(cfg) else ('draw', 'test_out_dir')
+    hook.update({enable: True, 'show': args.show, 'wait_time': args.wait_time, folder: args.show_dir})
+
+
+def add_tta(cfg: Config) -> None:
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_model' not in cfg:
+        nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        cfg.tta_model = dict(type='AverageClsScoreTTA') if is_classifier(cfg) else dict(type='DetTTAModel', tta_cfg=nms)
+    if 'tta_pipeline' not in cfg:
+        *load, pack = dataset.pipeline
+        if not is_classifier(cfg):
+            pack = dict(pack, meta_keys=(*pack.get('meta_keys', ()), 'flip', 'flip_direction'))
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        cfg.tta_pipeline = [*load, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def main() -> None:
+    args = parse_args()
+    setup_cache_size_limit_of_dynamo()
+    cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
+    check_config(cfg, 'test')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        add_visualization(cfg, args)
+    if args.tta:
+        add_tta(cfg)
+    runner = build_runner(cfg)
+    runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+    if args.out is not None:
+        dump = DumpResults if is_classifier(cfg) else DumpDetResults
+        runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
+    runner.test()
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()

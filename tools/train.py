@@ -1,0 +1,66 @@
+"""Train a detector or a classifier: mmdet's train.py, with the checks and the CPU support of fasternet_mm."""
+
+import argparse
+import os
+
+import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
+
+# isort: split
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, DictAction
+
+from fasternet_mm.engine.cli import FittingCheckpointHook, build_runner, check_config, load_config, one_line_errors
+from fasternet_mm.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector or a classifier')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true', help="scale the learning rate to this run's batch size")
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='resume from this checkpoint; without a value, from the last one in the work dir',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings of the config to override, as key=value'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+
+def main() -> None:
+    args = parse_args()
+    setup_cache_size_limit_of_dynamo()
+    cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
+    apply_options(cfg, args)
+    check_config(cfg, 'train')
+    runner = build_runner(cfg)
+    if cfg.resume:
+        runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+    runner.train()
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()
