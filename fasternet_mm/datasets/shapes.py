@@ -83,29 +83,31 @@ def draw_image(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[tu
         hidden = [visible & ~mask for _, visible in objects]
         if any(rest.sum() < _MIN_VISIBLE * area for rest, area in zip(hidden, areas)):
             continue
-        picture[mask] = _texture(size, rng)[mask]
+        picture[mask] = _texture(size, rng, unlike=picture[mask].mean(axis=0))[mask]
         objects = [(other, rest) for (other, _), rest in zip(objects, hidden)] + [(label, mask)]
         areas.append(int(mask.sum()))
     return picture, objects
 
 
-def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A colour with waves and grain over it."""
+def _texture(size: int, rng: np.random.Generator, unlike: np.ndarray | None = None) -> np.ndarray:
+    """A colour, in one channel at least 60 grey levels from `unlike`, with waves and grain over it."""
+    colour = rng.uniform(30, 225, 3)
+    while unlike is not None and np.abs(colour - unlike).max() < 60:
+        colour = rng.uniform(30, 225, 3)
     rows, columns = np.mgrid[:size, :size]
-    angle, period, phase = rng.uniform(0, np.pi), rng.uniform(6, 40), rng.uniform(0, 2 * np.pi)
+    angle, period, phase = rng.uniform(0, np.pi), rng.uniform(8, 40), rng.uniform(0, 2 * np.pi)
     waves = np.sin((rows * np.sin(angle) + columns * np.cos(angle)) * 2 * np.pi / period + phase)
-    grain = rng.normal(0, 1, (size, size))
-    light = rng.uniform(5, 30) * waves + rng.uniform(2, 12) * grain
-    return np.clip(rng.uniform(30, 225, 3) + light[..., None], 0, 255).astype(np.uint8)
+    light = rng.uniform(5, 20) * waves + rng.uniform(2, 8) * rng.normal(0, 1, (size, size))
+    return np.clip(colour + light[..., None], 0, 255).astype(np.uint8)
 
 
 def _shape(size: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
     """A class index and the mask of one rotated shape that lies inside the image."""
     label = int(rng.integers(len(CLASSES)))
-    radius = float(np.exp(rng.uniform(np.log(7), np.log(45))))
+    corners, upright = {'circle': (64, 0), 'square': (4, np.pi / 4), 'triangle': (3, -np.pi / 2)}[CLASSES[label]]
+    radius = float(np.exp(rng.uniform(np.log(10), np.log(48))))
     centre = rng.uniform(radius, size - radius, 2)
-    corners = {'circle': 64, 'square': 4, 'triangle': 3}[CLASSES[label]]
-    angles = rng.uniform(0, 2 * np.pi) + np.arange(corners) * 2 * np.pi / corners
+    angles = upright + rng.uniform(-0.25, 0.25) + np.arange(corners) * 2 * np.pi / corners
     outline = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     mask = np.zeros((size, size), np.uint8)
     cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 1)

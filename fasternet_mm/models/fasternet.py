@@ -1,7 +1,9 @@
 """FasterNet (paper, section 3.3 and figure 4), for classification and as a detector's backbone."""
 
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 
+import numpy as np
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
@@ -75,14 +77,16 @@ class FasterNetBlock(nn.Module):
     @contextmanager
     def _statistics_kept(self):
         """While a block is recomputed, its batch must not enter the running statistics a second time."""
-        norms = [module for module in self.modules() if getattr(module, 'track_running_stats', False)]
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
         for norm in norms:
-            norm.track_running_stats = False
+            norm.momentum = 0.0
         try:
             yield
         finally:
-            for norm in norms:
-                norm.track_running_stats = True
+            for norm, (momentum, count) in zip(norms, before):
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
 
 
 class Stage(nn.Module):
@@ -193,7 +197,7 @@ class FasterNet(BaseModule):
         self.norm_eval = norm_eval
 
         channels = settings['embed_dims']
-        rates = torch.linspace(0, drop_path_rate, sum(depths), dtype=torch.float64).split(depths)
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
         self.patch_embed = Embedding(in_channels, channels, norm_cfg)
         # stages and mergings in turn: stages.0, .2, .4, .6 are stages, .1, .3, .5 the mergings before them
         self.stages = nn.ModuleList()
@@ -202,7 +206,7 @@ class FasterNet(BaseModule):
                 self.stages.append(Merging(channels, norm_cfg))
                 channels *= 2
             stage = Stage(
-                rates[index].tolist(),
+                list(islice(rates, depths[index])),
                 channels=channels,
                 n_div=n_div,
                 mlp_ratio=mlp_ratio,

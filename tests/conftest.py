@@ -1,0 +1,82 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run in parallel, and so do the processes they start
+torch.set_num_threads(1)
+
+import fasternet_mm  # noqa: E402, F401
+
+REPO = Path(__file__).parents[1]
+SHARED = REPO.parent / 'shared'
+
+
+@pytest.fixture
+def tiny():
+    """Arguments of a FasterNet that costs nothing."""
+    return dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), act_cfg=dict(type='ReLU')))
+
+
+@pytest.fixture(scope='session')
+def sample(tmp_path_factory) -> Path:
+    """A small generated data set."""
+    from fasternet_mm.datasets import generate_shapes
+
+    return generate_shapes(tmp_path_factory.mktemp('sample'), num_train=12, num_val=4, size=64)
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    if not (SHARED / 'data').is_dir():
+        pytest.skip('the 64 real images of ../shared/data are not here; they are not part of the repository')
+    return SHARED / 'data'
+
+
+@pytest.fixture
+def run_tool():
+    """Run ``tools/NAME ARGS`` from the repository; returns the finished process with its output as text."""
+
+    def run(name: str, *args, check: bool = True, launcher=(), **kwargs) -> subprocess.CompletedProcess:
+        command = [sys.executable, *launcher, str(REPO / 'tools' / name), *map(str, args)]
+        kwargs.setdefault('cwd', REPO)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
+        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture
+def tiny_config(tmp_path, sample):
+    """Write a config on the shipped sample config, shrunk to run in seconds; returns its path."""
+
+    def write(name: str = 'tiny', epochs: int = 3, extra: str = '') -> Path:
+        path = tmp_path / f'{name}.py'
+        path.write_text(
+            f'_base_ = {str(REPO / "configs" / "mask_rcnn_fasternet_t0_sample.py")!r}\n'
+            f'data_root = {str(sample) + "/"!r}\n'
+            'dataset = dict(data_root=data_root)\n'
+            'size = (64, 64)\n'
+            'model = dict(\n'
+            "    backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 2, 1), act_cfg=dict(type='ReLU')),\n"
+            '                  drop_path_rate=0.2),\n'
+            '    neck=dict(in_channels=[8, 16, 32, 64]))\n'
+            'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset)\n'
+            'val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)\n'
+            'test_dataloader = val_dataloader\n'
+            "val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')\n"
+            'test_evaluator = val_evaluator\n'
+            f'train_cfg = dict(max_epochs={epochs}, val_interval={epochs})\n'
+            f'work_dir = {str(tmp_path / "work")!r}\n'
+            'randomness = dict(seed=0)\n'
+            'default_hooks = dict(logger=dict(interval=1))\n'
+            'log_processor = dict(window_size=1, by_epoch=True)\n' + extra
+        )
+        return path
+
+    return write

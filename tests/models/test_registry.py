@@ -1,0 +1,59 @@
+"""Every spelling of the name, from every scope, after nothing but custom_imports."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from mmengine.registry import DefaultScope, Registry
+
+SCOPES = ('mmengine', 'mmdet', 'mmpretrain')
+NAMES = ('FasterNet', 'mmdet.FasterNet', 'mmpretrain.FasterNet')
+
+
+def registry_of(scope: str) -> Registry:
+    module = __import__(f'{scope}.registry', fromlist=['MODELS'])
+    return module.MODELS
+
+
+@pytest.mark.parametrize(('scope', 'name'), [*itertools.product(SCOPES, NAMES)])
+def test_builds_from_every_registry(scope, name, tiny):
+    assert type(registry_of(scope).build(dict(type=name, **tiny))).__name__ == 'FasterNet'
+
+
+@pytest.mark.parametrize(('scope', 'name'), [*itertools.product(SCOPES, NAMES)])
+def test_builds_in_every_default_scope(scope, name, tiny):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert type(registry_of('mmengine').build(dict(type=name, **tiny))).__name__ == 'FasterNet'
+
+
+CASES = {
+    'by custom_imports alone': """
+from mmengine.config import Config
+cfg = Config.fromstring("custom_imports = dict(imports=['fasternet_mm'], allow_failed_imports=False)", '.py')
+from mmdet.registry import MODELS
+""",
+    'imported twice': """
+import importlib, fasternet_mm
+importlib.reload(fasternet_mm)
+import fasternet_mm
+from mmdet.registry import MODELS
+import mmdet.apis, mmdet.datasets, mmdet.evaluation
+""",
+    'after mmdet.models, which mmcv-lite cannot import before': """
+try:
+    import mmdet.models
+except ModuleNotFoundError as error:
+    assert 'mmcv._ext' in str(error), error
+import fasternet_mm
+import mmdet.models
+from mmdet.registry import MODELS
+""",
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_import_order_is_harmless(case):
+    code = CASES[case] + "\nprint(type(MODELS.build(dict(type='FasterNet', arch='t0'))).__name__)"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith('FasterNet'), done.stderr[-2000:]
