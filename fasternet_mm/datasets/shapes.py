@@ -90,10 +90,10 @@ def draw_image(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[tu
 
 
 def _texture(size: int, rng: np.random.Generator, unlike: np.ndarray | None = None) -> np.ndarray:
-    """A colour, in one channel at least 60 grey levels from `unlike`, with waves and grain over it."""
-    colour = rng.uniform(30, 225, 3)
+    """A muted colour, or a strong one at least 60 grey levels from `unlike`, with waves and grain over it."""
+    colour = rng.uniform(90, 165, 3) if unlike is None else unlike
     while unlike is not None and np.abs(colour - unlike).max() < 60:
-        colour = rng.uniform(30, 225, 3)
+        colour = rng.uniform(20, 235, 3)
     rows, columns = np.mgrid[:size, :size]
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(8, 40), rng.uniform(0, 2 * np.pi)
     waves = np.sin((rows * np.sin(angle) + columns * np.cos(angle)) * 2 * np.pi / period + phase)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from fasternet_mm.compat import mmcv_ext
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fasternet_mm.compat import mmcv_ext
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')
 DEVICES = ['cpu', pytest.param('cuda', marks=needs_cuda)]

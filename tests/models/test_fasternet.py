@@ -2,11 +2,12 @@ import copy
 
 import pytest
 import torch
-from fasternet_mm import FasterNet
 from golden import LAYOUT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+
+from fasternet_mm import FasterNet
 
 
 def strides_of(size: int) -> list[int]:

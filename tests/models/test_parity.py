@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from fasternet_mm import FasterNet
 from golden import DATA, image, official_state_dict, relative
+
+from fasternet_mm import FasterNet
 
 GOLDEN = np.load(DATA / 'golden_s_detection_backbone.npz')
 SHAPE = (2, 3, 64, 96)

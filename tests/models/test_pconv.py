@@ -1,8 +1,9 @@
 import pytest
 import torch
-from fasternet_mm import PartialConv2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fasternet_mm import PartialConv2d
 
 
 @settings(max_examples=40, deadline=None)

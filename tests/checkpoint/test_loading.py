@@ -1,0 +1,180 @@
+"""Which files load, which are refused, and what the user reads."""
+
+import os
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from golden import official_state_dict
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, load_checkpoint, save_checkpoint
+
+from fasternet_mm import FasterNet
+from fasternet_mm.checkpoint import loading
+from fasternet_mm.errors import CheckpointError
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ('touch /tmp/fasternet_mm_was_here',)
+
+
+def written_by_mmengine(path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    history.statistics('mean')
+    info = {'lr': np.float64(0.1), 'best': np.float32(0.5), 'iter': np.int64(3), 'seen': np.arange(3)}
+    content = dict(message_hub=dict(log_scalars={'train/loss': history}, runtime_info=info), state_dict={})
+    save_checkpoint(content, str(path))
+    return history
+
+
+def test_what_mmengine_logs_passes_weights_only(tmp_path):
+    history = written_by_mmengine(tmp_path / 'epoch_1.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))['message_hub']
+    again = loaded['log_scalars']['train/loss']
+    assert again.mean() == history.mean() and again.max() == 2.0
+    assert loaded['runtime_info']['lr'] == 0.1 and loaded['runtime_info']['seen'].tolist() == [0, 1, 2]
+    torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+
+
+@pytest.mark.parametrize('content', [Malicious(), {'state_dict': {}, 'meta': Malicious()}], ids=['bare', 'inside'])
+def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path, content):
+    path = tmp_path / 'evil.pth'
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r'evil\.pth was refused: loading it would call (posix|os)\.system'):
+        CheckpointLoader.load_checkpoint(str(path))
+    assert not os.path.exists('/tmp/fasternet_mm_was_here')
+
+
+class ReadsTheEnvironment:
+    def __reduce__(self):
+        return getattr, (os, 'environ')
+
+
+class ReadsMoreOfHistoryBuffer:
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+@pytest.mark.parametrize('content', [ReadsTheEnvironment(), ReadsMoreOfHistoryBuffer(), partial(print, 1)])
+def test_getattr_is_open_for_the_four_statistics_alone(tmp_path, content):
+    torch.save(content, tmp_path / 'evil.pth')
+    with pytest.raises(Exception) as error:
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'evil.pth'))
+    assert isinstance(error.value, CheckpointError)
+
+
+def test_a_plain_pickle_is_refused_by_name(tmp_path):
+    (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(CheckpointError, match=r'evil\.pkl was refused: loading it would call'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'evil.pkl'))
+
+
+def test_a_truncated_file_is_called_damaged(tmp_path):
+    path = tmp_path / 'half.pth'
+    torch.save({'state_dict': {'x': torch.randn(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match=r'half\.pth is damaged or not a PyTorch checkpoint'):
+        CheckpointLoader.load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize('content', [b'', b'<html>not found</html>'])
+def test_a_file_of_something_else_is_called_damaged(tmp_path, content):
+    (tmp_path / 'page.pth').write_bytes(content)
+    with pytest.raises(CheckpointError, match=r'page\.pth is damaged or not a PyTorch checkpoint'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'page.pth'))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(CheckpointError, match='checkpoint not found: nowhere.pth'):
+        CheckpointLoader.load_checkpoint('nowhere.pth')
+
+
+URL = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_t0-epoch.281-val_acc1.71.9180.pth'
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    return tmp_path / 'hub' / 'checkpoints'
+
+
+def test_without_network_the_error_says_both_ways_out(hub, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError('Name or service not known')
+
+    monkeypatch.setattr(loading.torch.hub, 'download_url_to_file', unreachable)
+    model = FasterNet('t0', init_cfg=dict(type='Pretrained', checkpoint=URL))
+    with pytest.raises(CheckpointError) as error:
+        model.init_weights()
+    text = str(error.value)
+    assert URL in text and 'Name or service not known' in text
+    assert str(hub / URL.rsplit('/')[-1]) in text and 'model.backbone.init_cfg.checkpoint=FILE' in text
+
+
+def test_a_url_is_downloaded_once_and_then_cached(hub, monkeypatch):
+    calls = []
+
+    def download(url, destination, progress):
+        calls.append(url)
+        torch.save(official_state_dict('t0', 'classification', seed=0), destination)
+
+    monkeypatch.setattr(loading.torch.hub, 'download_url_to_file', download)
+    for _ in range(2):
+        model = FasterNet('t0', init_cfg=dict(type='Pretrained', checkpoint=URL))
+        model.init_weights()
+    assert calls == [URL]
+    want = official_state_dict('t0', 'classification', seed=0)
+    assert all(torch.equal(value, want[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('out_norm', [False, True])
+def test_official_classification_weights_initialise_the_backbone(tmp_path, out_norm):
+    weights = official_state_dict('t0', 'classification', seed=0)
+    torch.save(weights, tmp_path / 'official.pth')
+    model = FasterNet('t0', out_norm=out_norm)
+    model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'official.pth'))
+    model.init_weights()
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in weights.items() if key in state)
+    assert {key.split('.')[0] for key in set(state) - set(weights)} <= {'norm0', 'norm2', 'norm4', 'norm6'}
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+@pytest.mark.parametrize(
+    ('arch', 'cause'),
+    [('t1', 'another variant'), ('resnet', 'another model')],
+)
+def test_a_backbone_never_stays_random_in_silence(tmp_path, arch, cause, prefix):
+    if arch == 'resnet':
+        from torchvision.models import resnet18
+
+        weights = resnet18().state_dict()
+    else:
+        weights = official_state_dict(arch, 'classification', seed=0)
+    torch.save({prefix + key: value for key, value in weights.items()}, tmp_path / 'other.pth')
+    module = FasterNet('t0')
+    if prefix:
+        module = torch.nn.ModuleDict(dict(backbone=module))
+    with pytest.raises(
+        CheckpointError, match=rf'does not fit FasterNet: .*most likely it is a file of {cause}'
+    ) as error:
+        load_checkpoint(module, str(tmp_path / 'other.pth'))
+    assert 'patch_embed.proj.weight' in str(error.value) and len(str(error.value)) < 4000
+
+
+def test_torchs_own_non_strict_loading_stays_as_it_is(tiny):
+    model = FasterNet(**tiny)
+    result = model.load_state_dict({}, strict=False)
+    assert len(result.missing_keys) == len(model.state_dict())
+
+
+def test_fewer_outputs_load_the_whole_networks_weights(tmp_path, tiny):
+    full = FasterNet(**tiny, out_norm=True)
+    torch.save(full.state_dict(), tmp_path / 'full.pth')
+    part = FasterNet(**tiny, out_indices=(1, 2), out_norm=True)
+    load_checkpoint(part, str(tmp_path / 'full.pth'))
+    want = full.state_dict()
+    assert all(torch.equal(value, want[key]) for key, value in part.state_dict().items())

@@ -1,0 +1,62 @@
+"""What pip installs."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import REPO
+
+import fasternet_mm
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('wheel')
+    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', folder, REPO]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = folder.glob('*.whl')
+    return path
+
+
+def test_the_wheel_carries_configs_and_tools(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for folder in ('configs', 'tools'):
+        for source in (REPO / folder).rglob('*.py'):
+            assert f'fasternet_mm/.mim/{source.relative_to(REPO)}' in names
+    assert not [name for name in names if name.startswith(('tests', 'configs', 'tools'))]
+
+
+def test_installing_never_replaces_a_compiled_mmcv(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(next(n for n in archive.namelist() if n.endswith('METADATA'))).decode()
+    requires = re.findall(r'Requires-Dist: (.*)', metadata)
+    assert not [r for r in requires if r.startswith('mmcv') and 'extra ==' not in r]
+    assert [r for r in requires if r.startswith('mmcv-lite') and 'lite' in r.split(';')[1]]
+    assert f'Version: {fasternet_mm.__version__}' in metadata
+
+
+def test_an_installed_wheel_trains_outside_the_repository(wheel, tmp_path):
+    site, cwd = tmp_path / 'site', tmp_path / 'elsewhere'
+    cwd.mkdir()
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', site, wheel], check=True)
+    code = (
+        'import fasternet_mm, pathlib; from mmengine.config import Config; root = pathlib.Path(fasternet_mm.__file__); '
+        'cfg = Config.fromfile(root.parent / ".mim/configs/mask_rcnn_fasternet_s.py"); print(root, cfg.model.backbone)'
+    )
+    env = dict(os.environ, PYTHONPATH=str(site))
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=cwd, env=env)
+    assert done.stdout.startswith(str(site)) and "'arch': 's'" in done.stdout, done.stderr[-2000:]
+
+
+def test_the_pinned_set_is_what_runs_here():
+    """Where the pinned set is installed (CI), it is the tested one; elsewhere this says which versions were tested."""
+    from importlib.metadata import version
+
+    pins = dict(re.findall(r'^([\w-]+)==([\w.]+)', (REPO / 'requirements' / 'tested.txt').read_text(), re.M))
+    have = {name: version(name).split('+')[0] for name in pins}
+    if have != pins:
+        pytest.skip(f'not the pinned set: {dict(have.items() - pins.items())}')

@@ -1,0 +1,47 @@
+"""64 real COCO images, where they are (they are not part of the repository)."""
+
+import json
+import re
+
+import pytest
+from conftest import REPO
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+
+def test_the_shipped_s_config_trains_on_coco_and_prints_pycocotools_ap(shared_data, run_tool, tmp_path):
+    coco = shared_data / 'coco64'
+    config = tmp_path / 's_coco64.py'
+    config.write_text(
+        f'_base_ = {str(REPO / "configs/mask_rcnn_fasternet_s.py")!r}\n'
+        f"data_root = '{coco}/'\n"
+        'size = (160, 160)\n'
+        "load, annotations = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, "
+        'with_mask=True)\n'
+        "resize = dict(type='Resize', scale=size, keep_ratio=True)\n"
+        "train = [load, annotations, resize, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]\n"
+        "test = [load, resize, annotations, dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', "
+        "'img_shape', 'scale_factor'))]\n"
+        # the real classes: all 80
+        'model = dict(backbone=dict(init_cfg=None), test_cfg=dict(rcnn=dict(score_thr=0.0)))\n'
+        'train_dataloader = dict(num_workers=0, persistent_workers=False, '
+        'dataset=dict(data_root=data_root, pipeline=train))\n'
+        'val_dataloader = dict(num_workers=0, persistent_workers=False, '
+        'dataset=dict(data_root=data_root, pipeline=test))\n'
+        'test_dataloader = val_dataloader\n'
+        "val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json', "
+        f"outfile_prefix='{tmp_path}/dump')\n"
+        'test_evaluator = val_evaluator\n'
+        'train_cfg = dict(max_epochs=1)\n'
+    )
+    done = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
+    truth = COCO(coco / 'annotations' / 'instances_val2017.json')
+    for kind in ('bbox', 'segm'):
+        results = json.loads((tmp_path / f'dump.{kind}.json').read_text())
+        assert results
+        evaluation = COCOeval(truth, truth.loadRes(results), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        printed = float(re.findall(rf'{kind}_mAP_copypaste: (\S+)', done.stdout)[-1])
+        assert printed == pytest.approx(evaluation.stats[0], abs=1e-3)

@@ -1,0 +1,88 @@
+"""A wrong input gives one clear line and a status other than 0, before any long work."""
+
+import pytest
+import torch
+
+from fasternet_mm import FasterNet
+
+
+def one_line(done) -> str:
+    assert done.returncode != 0
+    assert 'Traceback' not in done.stderr, done.stderr[-2000:]
+    line = done.stderr.strip().splitlines()[-1]
+    assert ': error: ' in line, done.stderr[-2000:]
+    return line
+
+
+@pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])
+def test_a_config_that_does_not_exist(run_tool, tool):
+    done = run_tool(tool[0], 'configs/nothing.py', *tool[1:], check=False)
+    assert one_line(done) == f'{tool[0]}: error: config not found: configs/nothing.py'
+
+
+def test_a_config_with_a_mistake(run_tool, tmp_path):
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    line = one_line(run_tool('train.py', tmp_path / 'broken.py', check=False))
+    assert 'broken.py cannot be read: ' in line and 'was never closed' in line
+
+
+@pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])
+def test_a_missing_dataset(run_tool, tool, tmp_path):
+    from conftest import REPO
+
+    config = REPO / 'configs' / 'mask_rcnn_fasternet_s.py'
+    done = run_tool(tool[0], config, *tool[1:], check=False, cwd=tmp_path)
+    line = one_line(done)
+    assert 'dataset not found: data/coco/' in line and '_dataloader.dataset.data_root' in line
+    assert '--cfg-options' in line
+    assert 'Epoch' not in done.stdout and 'init_cfg' not in done.stdout
+
+
+def test_a_missing_sample_set_says_how_to_draw_it(run_tool, tmp_path):
+    from conftest import REPO
+
+    config = REPO / 'configs' / 'mask_rcnn_fasternet_t0_sample.py'
+    assert 'python tools/make_sample.py' in one_line(run_tool('train.py', config, check=False, cwd=tmp_path))
+
+
+def test_an_unknown_arch(run_tool, tiny_config):
+    config = tiny_config(extra="model['backbone']['arch'] = dict(_delete_=True, depths=(1,))\n")
+    assert 'arch of FasterNet must be a name or a dict' in one_line(run_tool('train.py', config, check=False))
+    config = tiny_config(extra="model['backbone']['arch'] = 'xl'\n")
+    line = one_line(run_tool('train.py', config, check=False))
+    assert "unknown arch 'xl' of FasterNet; choose from t0, t1, t2, s, m, l" in line
+
+
+def test_a_checkpoint_of_another_model(run_tool, tiny_config, tmp_path):
+    torch.save(FasterNet('t0').state_dict(), tmp_path / 'other.pth')
+    line = one_line(run_tool('test.py', tiny_config(), tmp_path / 'other.pth', check=False))
+    assert 'does not fit MaskRCNN' in line and 'it is a file of another model' in line
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+def test_a_checkpoint_that_is_not_there(run_tool, tiny_config, tool):
+    options = ['--resume', 'nowhere.pth'] if tool == 'train.py' else ['nowhere.pth']
+    line = one_line(run_tool(tool, tiny_config(), *options, check=False))
+    assert 'checkpoint not found: nowhere.pth' in line
+
+
+def test_launcher_pytorch_without_torchrun(run_tool, tiny_config):
+    line = one_line(run_tool('train.py', tiny_config(), '--launcher', 'pytorch', check=False))
+    assert '--launcher pytorch is for processes that torchrun starts; use tools/dist_train.sh' in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on this machine')
+def test_amp_without_a_gpu(run_tool, tiny_config):
+    line = one_line(run_tool('train.py', tiny_config(), '--amp', check=False))
+    assert 'mixed precision (AmpOptimWrapper) needs a GPU' in line
+
+
+def test_auto_scale_lr_without_a_base(run_tool, tiny_config):
+    config = tiny_config(extra='auto_scale_lr = dict(_delete_=True)\n')
+    line = one_line(run_tool('train.py', config, '--auto-scale-lr', check=False))
+    assert '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config' in line
+
+
+def test_out_must_be_a_pickle(run_tool, tiny_config):
+    line = one_line(run_tool('test.py', tiny_config(), 'x.pth', '--out', 'results.json', check=False))
+    assert '--out must end in .pkl or .pickle' in line

@@ -1,0 +1,150 @@
+"""The command lines, end to end on a model and data small enough for a test."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+import cv2
+import pytest
+import torch
+from conftest import REPO
+from mmengine.runner import CheckpointLoader
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+
+@pytest.fixture
+def trained(tiny_config, run_tool, tmp_path):
+    config = tiny_config(epochs=1)
+    run_tool('train.py', config)
+    return config, tmp_path / 'work' / 'epoch_1.pth'
+
+
+def printed_ap(text: str, kind: str) -> list[float]:
+    line = re.findall(rf'{kind}_mAP_copypaste: (.*)', text)[-1]
+    return [float(x) for x in line.split()]
+
+
+def test_printed_ap_is_pycocotools_on_the_dumped_results(trained, run_tool, tmp_path, sample):
+    config, checkpoint = trained
+    done = run_tool('test.py', config, checkpoint, '--out', tmp_path / 'out.pkl', '--cfg-options',
+                    f'test_evaluator.outfile_prefix={tmp_path / "dump"}',
+                    'model.test_cfg.rcnn.score_thr=0.0')  # fmt: skip
+    truth = COCO(sample / 'annotations' / 'instances_val.json')
+    for kind in ('bbox', 'segm'):
+        results = json.loads((tmp_path / f'dump.{kind}.json').read_text())
+        assert results, 'nothing was detected, so nothing would be compared'
+        evaluation = COCOeval(truth, truth.loadRes(results), kind)
+        evaluation.params.maxDets = [100, 300, 1000]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.params.maxDets = [1, 10, 100]
+        precision = evaluation.eval['precision'][:, :, :, 0, -1]
+        mean = precision[precision > -1].mean()
+        assert printed_ap(done.stdout, kind)[0] == pytest.approx(mean, abs=1e-3)
+    assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 4
+
+
+def test_pictures_by_show_dir_and_by_draw_detections(trained, run_tool, tmp_path):
+    config, checkpoint = trained
+    run_tool('test.py', config, checkpoint, '--show-dir', 'pictures')
+    assert len(list((tmp_path / 'work').glob('*/pictures/*'))) > 0
+    run_tool('draw_detections.py', config, checkpoint, '--out', tmp_path / 'found.png', '--num-images', 2)
+    assert cv2.imread(str(tmp_path / 'found.png')).shape[0] > 300
+
+
+def test_test_time_augmentation(trained, run_tool):
+    config, checkpoint = trained
+    done = run_tool('test.py', config, checkpoint, '--tta', '--cfg-options', 'test_evaluator.metric=bbox')
+    assert len(printed_ap(done.stdout, 'bbox')) == 6
+
+
+def test_auto_scale_lr_and_cfg_options(tiny_config, run_tool, tmp_path):
+    done = run_tool('train.py', tiny_config(epochs=1), '--auto-scale-lr', '--cfg-options',
+                    'optim_wrapper.optimizer.lr=0.004', 'train_dataloader.batch_size=4')  # fmt: skip
+    meta = CheckpointLoader.load_checkpoint(str(tmp_path / 'work' / 'epoch_1.pth'), map_location='cpu')
+    assert meta['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.004)
+    assert 'LR is set based on batch size of 4' in done.stdout
+
+
+DIGEST_HOOK = """
+import hashlib
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module(force=True)
+class DigestHook(Hook):
+    priority = 'LOWEST'
+    def after_train(self, runner):
+        state = runner.model.module.state_dict()
+        digest = hashlib.sha256(b''.join(v.numpy().tobytes() for _, v in sorted(state.items()))).hexdigest()
+        print(f'DIGEST of rank {get_rank()}: {digest}', flush=True)
+"""
+DIGEST_CONFIG = """
+custom_imports = dict(imports=['fasternet_mm', 'digest'], allow_failed_imports=False)
+custom_hooks = [dict(type='ExactResumeHook'), dict(type='SyncBuffersHook'), dict(type='DigestHook')]
+find_unused_parameters = False
+"""
+
+
+def test_two_processes_train_and_end_with_the_same_weights(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / 'digest.py').write_text(DIGEST_HOOK)
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{REPO}')
+    monkeypatch.setenv('PORT', str(29500 + hash(str(tmp_path)) % 1000))
+    monkeypatch.setenv('PATH', f'{sys.prefix}/bin', prepend=os.pathsep)
+    config = tiny_config(epochs=2, extra=DIGEST_CONFIG)
+    done = subprocess.run(
+        [REPO / 'tools' / 'dist_train.sh', config, '2'], capture_output=True, text=True, cwd=tmp_path, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    digests = dict(re.findall(r'DIGEST of rank (\d): (\w+)', done.stdout))
+    assert set(digests) == {'0', '1'} and digests['0'] == digests['1']
+
+    done = subprocess.run(
+        [REPO / 'tools' / 'dist_test.sh', config, tmp_path / 'work' / 'epoch_2.pth', '2'],
+        capture_output=True, text=True, cwd=tmp_path, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(printed_ap(done.stdout, 'bbox')) == 6
+
+
+def test_a_classification_config_trains_and_is_tested(run_tool, tmp_path):
+    for split in ('train', 'val'):
+        for index, name in enumerate(('dark', 'light')):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(4):
+                picture = (torch.rand(48, 48, 3) * 100 + 130 * index).byte().numpy()
+                cv2.imwrite(str(tmp_path / split / name / f'{i}.png'), picture)
+    pipeline = "[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]"
+    config = tmp_path / 'classifier.py'
+    config.write_text(
+        "custom_imports = dict(imports=['fasternet_mm'], allow_failed_imports=False)\n"
+        "default_scope = 'mmpretrain'\n"
+        'model = dict(type="ImageClassifier",\n'
+        '    backbone=dict(type="FasterNet", arch=dict(embed_dims=8, depths=(1, 1, 1, 1)), out_indices=(3,)),\n'
+        '    neck=dict(type="GlobalAveragePooling"),\n'
+        '    head=dict(type="LinearClsHead", num_classes=2, in_channels=64, topk=(1,)))\n'
+        'data_preprocessor = dict(num_classes=2, mean=[127.5] * 3, std=[64.0] * 3)\n'
+        'def loader(split):\n'
+        f'    return dict(batch_size=4, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=split == "train"),\n'
+        f'        dataset=dict(type="CustomDataset", data_root="{tmp_path}/" + split, pipeline={pipeline}))\n'
+        'train_dataloader = loader("train")\n'
+        'val_dataloader = test_dataloader = loader("val")\n'
+        'val_evaluator = test_evaluator = dict(type="Accuracy", topk=1)\n'
+        'train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)\n'
+        'val_cfg = test_cfg = dict()\n'
+        'optim_wrapper = dict(optimizer=dict(type="AdamW", lr=0.01))\n'
+        'default_hooks = dict(checkpoint=dict(type="AtomicCheckpointHook", max_keep_ckpts=1))\n'
+        'custom_hooks = [dict(type="ExactResumeHook")]\n'
+        'randomness = dict(seed=0)\n'
+        'del loader\n'
+    )
+    work = tmp_path / 'work'
+    run_tool('train.py', config, '--work-dir', work)
+    done = run_tool('test.py', config, work / 'epoch_8.pth', '--work-dir', work, '--out', tmp_path / 'out.pkl')
+    assert float(re.findall(r'accuracy/top1: ([\d.]+)', done.stdout)[-1]) > 90
+    assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 8

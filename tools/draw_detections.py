@@ -1,0 +1,34 @@
+"""Draw a model's detections beside the ground truth of a few validation images, into one picture."""
+
+import argparse
+
+import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
+
+# isort: split
+from mmengine.config import DictAction
+
+from fasternet_mm.engine.cli import check_config, load_config, one_line_errors
+from fasternet_mm.visualization import draw_detections
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of a detector')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--out', default='detections.png', help='picture to write (default: detections.png)')
+    parser.add_argument('--num-images', type=int, default=6, help='how many validation images (default: 6)')
+    parser.add_argument('--score-thr', type=float, default=0.5, help='lowest score to draw (default: 0.5)')
+    parser.add_argument('--device', help="e.g. 'cpu' or 'cuda:0' (default: a GPU if there is one)")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings of the config to override, as key=value'
+    )
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    check_config(cfg, 'test')
+    draw_detections(cfg, args.checkpoint, args.out, args.num_images, args.score_thr, args.device)
+    print(f'detections drawn in {args.out}')
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()
