@@ -10,10 +10,11 @@ from .compat import provide_mmcv_ext, require_mmcv
 require_mmcv()
 provide_mmcv_ext()
 
-from .checkpoint import allow_mmengine_checkpoints, register_loaders  # noqa: E402
+from .checkpoint import allow_mmengine_checkpoints, check_before_loading, register_loaders  # noqa: E402
 
 allow_mmengine_checkpoints()
 register_loaders()
+check_before_loading()
 
 from .models import FasterNet, FasterNetBlock, PartialConv2d  # noqa: E402
 from .version import __version__  # noqa: E402

@@ -46,10 +46,10 @@ def draw_detections(
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, num_images, squeeze=False)
     for column in range(num_images):
-        packed = dataset[column]
-        truth = packed['data_samples']  # its boxes and masks are those of the resized picture
-        axes[0, column].imshow(drawn(packed['inputs'].permute(1, 2, 0).flip(-1).numpy(), truth))
+        truth = dataset[column]['data_samples']  # mmdet's test pipelines do not resize the ground truth
+        truth.gt_instances.bboxes = truth.gt_instances.bboxes.tensor
         picture = mmcv.imread(truth.img_path, channel_order='rgb')
+        axes[0, column].imshow(drawn(picture, truth))
         axes[1, column].imshow(drawn(picture, inference_detector(model, truth.img_path)))
     for row, title in zip(axes, ('ground truth', f'detections, score >= {score_thr}')):
         row[0].set_ylabel(title)

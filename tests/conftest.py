@@ -55,7 +55,7 @@ def run_tool():
 def tiny_config(tmp_path, sample):
     """Write a config on the shipped sample config, shrunk to run in seconds; returns its path."""
 
-    def write(name: str = 'tiny', epochs: int = 3, extra: str = '') -> Path:
+    def write(name: str = 'tiny', epochs: int = 3, num_workers: int = 0, extra: str = '') -> Path:
         path = tmp_path / f'{name}.py'
         path.write_text(
             f'_base_ = {str(REPO / "configs" / "mask_rcnn_fasternet_t0_sample.py")!r}\n'
@@ -63,10 +63,11 @@ def tiny_config(tmp_path, sample):
             'dataset = dict(data_root=data_root)\n'
             'size = (64, 64)\n'
             'model = dict(\n'
-            "    backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 2, 1), act_cfg=dict(type='ReLU')),\n"
+            '    backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 2, 1)),\n'
             '                  drop_path_rate=0.2),\n'
             '    neck=dict(in_channels=[8, 16, 32, 64]))\n'
-            'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset)\n'
+            f'workers = dict(num_workers={num_workers}, persistent_workers={num_workers > 0})\n'
+            'train_dataloader = dict(batch_size=2, dataset=dataset, **workers)\n'
             'val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)\n'
             'test_dataloader = val_dataloader\n'
             "val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')\n"

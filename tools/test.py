@@ -50,6 +50,8 @@ def add_visualization(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def add_tta(cfg: Config) -> None:
+    if cfg.model.get('roi_head', {}).get('mask_head') or cfg.model.get('mask_head'):
+        raise UserError('--tta: mmdet has no test-time augmentation for instance segmentation; test without it')
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset

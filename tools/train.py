@@ -56,7 +56,7 @@ def main() -> None:
     apply_options(cfg, args)
     check_config(cfg, 'train')
     runner = build_runner(cfg)
-    if cfg.resume:
+    if cfg.get('resume'):
         runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
     runner.train()
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import pickletools
 import re
 import urllib.error
 from pathlib import Path
@@ -35,12 +36,12 @@ def load_from_local(filename: str, map_location=None):
     try:
         return torch.load(path, map_location=map_location)
     except pickle.UnpicklingError as error:
-        names = re.findall(r'GLOBAL (\S+)|(builtins\.getattr)|unsupported operand (\S+)', str(error))
-        names = [name for found in names for name in found if name]
-        if not names:
+        named = re.search(r'GLOBAL (\S+)', str(error))
+        name = named.group(1) if named else _first_global(path)
+        if name is None:
             raise CheckpointError(f'{filename} is damaged or not a PyTorch checkpoint: {_first_line(error)}') from error
         raise CheckpointError(
-            f'{filename} was refused: loading it would call {names[0]}, which is not needed to hold weights and could '
+            f'{filename} was refused: loading it would call {name}, which is not needed to hold weights and could '
             'run any code. If you trust its author, load it once in Python with torch.load(..., weights_only=False) '
             "and save its 'state_dict' alone."
         ) from error
@@ -74,6 +75,22 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
             'training (model.backbone.init_cfg=None trains from random weights), the CHECKPOINT argument when testing.'
         ) from failure
     return load_from_local(str(cached), map_location)
+
+
+def _first_global(path: Path) -> str | None:
+    """The first function or class that a bare pickle names, read without running it; None if it is no pickle."""
+    strings = []
+    try:
+        for opcode, argument, _ in pickletools.genops(path.read_bytes()):
+            if opcode.name == 'GLOBAL':
+                return argument.replace(' ', '.')
+            if opcode.name == 'STACK_GLOBAL':
+                return '.'.join(strings[-2:])
+            if isinstance(argument, str):
+                strings.append(argument)
+    except ValueError:
+        pass
+    return None
 
 
 def _first_line(error: BaseException | None) -> str:

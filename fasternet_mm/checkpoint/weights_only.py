@@ -4,6 +4,8 @@ Besides tensors they pickle the logged scalars: mmengine's HistoryBuffer, numpy 
 methods by ``getattr``. These are allowed by name; everything else that is not plain data stays refused.
 """
 
+import pickle
+
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
@@ -15,7 +17,7 @@ def _history_buffer_statistic(obj, name):
     """``getattr``, for the statistics of HistoryBuffer alone."""
     if obj is HistoryBuffer and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
-    raise AttributeError(f'a checkpoint may not read {name} of {obj}')
+    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {obj}, {name}')
 
 
 def allow_mmengine_checkpoints() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from mmengine.runner import Runner
 from ..checkpoint import require_matching
 from ..errors import UserError
 from ..models import FasterNet
+
+# mmengine reads `mmdet::` configs through it, once a base
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 
 
 @contextmanager
@@ -121,7 +125,11 @@ def _check_path(path: str, setting: str) -> None:
     if '://' in path or os.path.exists(path):  # a remote path is the file backend's affair
         return
     here = '' if os.path.isabs(path) else f' (from {os.getcwd()})'
-    sample = ' Draw it with `python tools/make_sample.py`.' if Path('data/sample') in Path(path).parents else ''
+    sample = (
+        ' Draw it with `python tools/make_sample.py`.'
+        if Path('data/sample') in (Path(path), *Path(path).parents)
+        else ''
+    )
     raise UserError(
         f'dataset not found: {path}{here}, which the config names as {setting}.{sample or _OWN_DATA.format(setting)}'
     )

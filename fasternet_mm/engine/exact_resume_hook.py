@@ -55,8 +55,8 @@ class _SkipOnce:
         self._count = count
 
     def __iter__(self):
-        count, self._count = self._count, 0
-        return islice(iter(self._batch_sampler), count, None)
+        count, self._count = self._count, 0  # not before the first batch: the DataLoader asks for iterators in vain
+        yield from islice(self._batch_sampler, count, None)
 
     def __len__(self) -> int:
         return len(self._batch_sampler)

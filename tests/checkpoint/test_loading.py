@@ -48,9 +48,9 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path, content):
     assert not os.path.exists('/tmp/fasternet_mm_was_here')
 
 
-class ReadsTheEnvironment:
+class ReadsAnything:
     def __reduce__(self):
-        return getattr, (os, 'environ')
+        return getattr, ('', 'join')
 
 
 class ReadsMoreOfHistoryBuffer:
@@ -58,17 +58,19 @@ class ReadsMoreOfHistoryBuffer:
         return getattr, (HistoryBuffer, '__init__')
 
 
-@pytest.mark.parametrize('content', [ReadsTheEnvironment(), ReadsMoreOfHistoryBuffer(), partial(print, 1)])
+@pytest.mark.parametrize('content', [ReadsAnything(), ReadsMoreOfHistoryBuffer(), partial(print, 1)])
 def test_getattr_is_open_for_the_four_statistics_alone(tmp_path, content):
     torch.save(content, tmp_path / 'evil.pth')
-    with pytest.raises(Exception) as error:
+    with pytest.raises(
+        CheckpointError, match='was refused: loading it would call (builtins.getattr|functools.partial)'
+    ):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'evil.pth'))
-    assert isinstance(error.value, CheckpointError)
 
 
-def test_a_plain_pickle_is_refused_by_name(tmp_path):
-    (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(CheckpointError, match=r'evil\.pkl was refused: loading it would call'):
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_refused_by_name(tmp_path, protocol):
+    (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(Malicious(), protocol))
+    with pytest.raises(CheckpointError, match=r'evil\.pkl was refused: loading it would call posix\.system'):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'evil.pkl'))
 
 
@@ -158,9 +160,8 @@ def test_a_backbone_never_stays_random_in_silence(tmp_path, arch, cause, prefix)
     module = FasterNet('t0')
     if prefix:
         module = torch.nn.ModuleDict(dict(backbone=module))
-    with pytest.raises(
-        CheckpointError, match=rf'does not fit FasterNet: .*most likely it is a file of {cause}'
-    ) as error:
+    message = rf'does not fit FasterNet: .*most likely it is a file of {cause}'
+    with pytest.raises(CheckpointError, match=message) as error:
         load_checkpoint(module, str(tmp_path / 'other.pth'))
     assert 'patch_embed.proj.weight' in str(error.value) and len(str(error.value)) < 4000
 
@@ -168,7 +169,7 @@ def test_a_backbone_never_stays_random_in_silence(tmp_path, arch, cause, prefix)
 def test_torchs_own_non_strict_loading_stays_as_it_is(tiny):
     model = FasterNet(**tiny)
     result = model.load_state_dict({}, strict=False)
-    assert len(result.missing_keys) == len(model.state_dict())
+    assert 'patch_embed.proj.weight' in result.missing_keys
 
 
 def test_fewer_outputs_load_the_whole_networks_weights(tmp_path, tiny):

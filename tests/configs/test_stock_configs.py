@@ -51,10 +51,13 @@ def train_and_predict(path):
         model.backbone.init_weights()
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         before = model.backbone.patch_embed.proj.weight.clone()
-        losses = model.train().train_step(two_images(), wrapper)
+        data = model.data_preprocessor(two_images(), training=True)
+        loss, losses = model.train().parse_losses(model(**data, mode='loss'))
+        loss.backward()
+        unused = [name for name, p in model.named_parameters() if p.grad is None]
+        wrapper.step()
         assert all(value.isfinite().all() for value in losses.values()) and losses['loss'] > 0
         assert not torch.equal(before, model.backbone.patch_embed.proj.weight)
-        unused = [name for name, p in model.named_parameters() if p.grad is None]
         predictions = model.eval().test_step(two_images())
         assert len(predictions) == 2 and predictions[0].pred_instances.bboxes.shape[1] == 4
         return unused

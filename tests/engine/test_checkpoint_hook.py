@@ -17,8 +17,8 @@ class Line(BaseModel):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, inputs, mode='loss'):
-        loss = (self.weight - torch.stack(list(inputs)).mean()).square().sum()
+    def forward(self, *inputs, mode='loss'):
+        loss = (self.weight - torch.stack(inputs).mean()).square().sum()
         return dict(loss=loss) if mode == 'loss' else [loss]
 
 
@@ -35,7 +35,7 @@ def run(work_dir, epochs, hooks=(), resume=False, **checkpoint):
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', **checkpoint)),
+        default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, **checkpoint)),
         custom_hooks=list(hooks),
         experiment_name=f'{work_dir}-{epochs}-{resume}',
         resume=resume,
@@ -70,7 +70,7 @@ def test_a_kill_during_the_save_leaves_the_previous_checkpoint(tmp_path, written
     assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
     resumed = run(tmp_path, 5, max_keep_ckpts=1, resume=True)
     assert resumed.epoch == 5
-    assert sorted(p.name for p in tmp_path.glob('*.p*')) == ['epoch_5.pth']  # and no remains
+    assert sorted(p.name for p in tmp_path.glob('*.pth*')) == ['epoch_5.pth']  # and no remains
 
 
 def test_a_kill_before_the_old_one_is_deleted_leaves_both(tmp_path):

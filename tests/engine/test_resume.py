@@ -59,13 +59,12 @@ BY_ITERATION = 'default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by
 def test_same_losses_after_sigkill(tiny_config, tmp_path, run_tool, monkeypatch, num_workers, extra, kill_at):
     (tmp_path / 'slow.py').write_text(SLOW_MODULE)
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{REPO}')
-    extra += f'train_dataloader = dict(num_workers={num_workers}, persistent_workers={num_workers > 0})\n'
-    straight = tiny_config('straight', extra=extra)
+    straight = tiny_config('straight', num_workers=num_workers, extra=extra)
     run_tool('train.py', straight, '--work-dir', tmp_path / 'straight')
     want = losses(tmp_path / 'straight')
     assert len(want) == 18  # 3 epochs of 6
 
-    cut = tiny_config('cut', extra=extra + SLOW)
+    cut = tiny_config('cut', num_workers=num_workers, extra=extra + SLOW)
     command = [sys.executable, str(REPO / 'tools/train.py'), str(cut), '--work-dir', str(tmp_path / 'cut')]
     kill_when(command, tmp_path / 'cut', lambda: len(losses(tmp_path / 'cut')) >= kill_at)
     assert kill_at <= len(losses(tmp_path / 'cut')) < 18
