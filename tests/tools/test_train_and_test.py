@@ -61,7 +61,7 @@ def test_test_time_augmentation(trained, run_tool, tmp_path):
     done = run_tool('test.py', config, checkpoint, '--tta', check=False)
     assert 'error: --tta: mmdet has no test-time augmentation for instance segmentation' in done.stderr
     boxes = tmp_path / 'boxes.py'
-    boxes.write_text(f"_base_ = {str(config)!r}\nmodel = dict(roi_head=dict(mask_head=None))\n")
+    boxes.write_text(f'_base_ = {str(config)!r}\nmodel = dict(roi_head=dict(mask_head=None))\n')
     run_tool('train.py', boxes, '--cfg-options', 'val_evaluator.metric=bbox')
     done = run_tool('test.py', boxes, checkpoint, '--tta', '--cfg-options', 'test_evaluator.metric=bbox')
     assert len(printed_ap(done.stdout, 'bbox')) == 6
