@@ -72,7 +72,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-max_epochs = 8  # of 100 iterations
+max_epochs = 10  # of 100 iterations
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
@@ -81,3 +81,4 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=25))
 auto_scale_lr = dict(base_batch_size=4)
+randomness = dict(seed=0)

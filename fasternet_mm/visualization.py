@@ -38,7 +38,9 @@ def draw_detections(
     visualizer.dataset_meta = dataset.metainfo
 
     def drawn(picture, sample):
-        visualizer.add_datasample('', picture, sample, pred_score_thr=score_thr, draw_gt=sample is truth)
+        visualizer.add_datasample(
+            '', picture, sample, pred_score_thr=score_thr, draw_gt=sample is truth, draw_pred=sample is not truth
+        )
         return visualizer.get_image()
 
     num_images = min(num_images, len(dataset))

@@ -72,9 +72,9 @@ def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
-    check_config(cfg, 'test')
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    check_config(cfg, 'test')
     if args.show or args.show_dir:
         add_visualization(cfg, args)
     if args.tta:

@@ -14,7 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoint import require_matching
-from ..errors import UserError
+from ..errors import CheckpointError, UserError
 from ..models import FasterNet
 
 # mmengine reads `mmdet::` configs through it, once a base
@@ -27,7 +27,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f'{Path(sys.argv[0]).name}: error: {error}')
+        sys.exit(f'{Path(sys.argv[0]).name}: error: {" ".join(str(error).split())}')
 
 
 def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:
@@ -76,6 +76,7 @@ def check_config(cfg: Config, phase: str) -> None:
             continue
         _check_dataset(cfg[f'{loader}_dataloader'].get('dataset', {}), f'{loader}_dataloader.dataset')
         _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
+    _check_checkpoints(cfg, phase)
     if phase == 'train' and not torch.cuda.is_available():
         if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
             raise UserError(
@@ -86,11 +87,20 @@ def check_config(cfg: Config, phase: str) -> None:
 
 def _check_arch(model) -> None:
     for node in _dicts(model):
-        if str(node.get('type', '')).rsplit('.')[-1] == 'FasterNet' and 'arch' in node:
+        if str(node.get('type', '')).split('.')[-1] == 'FasterNet' and 'arch' in node:
             try:
                 FasterNet.resolve_arch(node['arch'])
             except ValueError as error:
                 raise UserError(error) from None
+
+
+def _check_checkpoints(cfg: Config, phase: str) -> None:
+    paths = [cfg.get('load_from')]
+    if phase == 'train':
+        paths += [node.get('checkpoint') for node in _dicts(cfg.model) if node.get('type') == 'Pretrained']
+    for path in paths:
+        if path and '://' not in path and not Path(path).expanduser().is_file():
+            raise CheckpointError(f'checkpoint not found: {path} (give the path of a .pth file or a URL)')
 
 
 def _dicts(node) -> Iterator[dict]:

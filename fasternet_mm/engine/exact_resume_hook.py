@@ -88,8 +88,8 @@ class ExactResumeHook(Hook):
                 sampler.seed = runner.seed  # without a seed in the config, mmengine draws one for the sampler alone
         self._fetch = loader.dataset.__getitems__ = _SeededFetch(loader.dataset, runner.seed)
 
-        seen = loop.iter - loop.epoch * len(loader)
-        if isinstance(loop, EpochBasedTrainLoop) and 0 < seen < len(loader):
+        seen = loop.iter - loop.epoch * len(loader) if isinstance(loop, EpochBasedTrainLoop) else 0
+        if 0 < seen < len(loader):
             runner.logger.info(f'Resuming within epoch {loop.epoch + 1}: its first {seen} batches are left out.')
             # the DataLoader forbids this assignment, to protect iterators; there is none yet
             object.__setattr__(loader, 'batch_sampler', _SkipOnce(loader.batch_sampler, seen))

@@ -51,10 +51,20 @@ class SlowHook(Hook):
 BY_ITERATION = 'default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=2))\n'
 
 
+ITERATION_LOOP = (
+    BY_ITERATION
+    + """
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=18, val_interval=18)
+param_scheduler = []
+log_processor = dict(window_size=1, by_epoch=False)
+"""
+)
+
+
 @pytest.mark.parametrize(
     ('num_workers', 'extra', 'kill_at'),
-    [(0, '', 8), (2, '', 8), (2, BY_ITERATION, 9)],
-    ids=['0 workers', '2 workers', '2 workers, within an epoch'],
+    [(0, '', 8), (2, '', 8), (2, BY_ITERATION, 9), (0, ITERATION_LOOP, 9), (2, ITERATION_LOOP, 9)],
+    ids=['0 workers', '2 workers', '2 workers, within an epoch', '0 workers, iterations', '2 workers, iterations'],
 )
 def test_same_losses_after_sigkill(tiny_config, tmp_path, run_tool, monkeypatch, num_workers, extra, kill_at):
     (tmp_path / 'slow.py').write_text(SLOW_MODULE)
@@ -69,7 +79,7 @@ def test_same_losses_after_sigkill(tiny_config, tmp_path, run_tool, monkeypatch,
     kill_when(command, tmp_path / 'cut', lambda: len(losses(tmp_path / 'cut')) >= kill_at)
     assert kill_at <= len(losses(tmp_path / 'cut')) < 18
     done = run_tool('train.py', straight, '--work-dir', tmp_path / 'cut', '--resume')
-    assert ('Resuming within epoch 2' in done.stdout) == bool('by_epoch=False' in extra)
+    assert ('Resuming within epoch 2' in done.stdout) == (extra == BY_ITERATION)
     got = losses(tmp_path / 'cut')
     assert set(got) == set(want)
     assert [got[i] for i in sorted(got)] == pytest.approx([want[i] for i in sorted(want)], abs=1e-4)

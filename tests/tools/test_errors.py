@@ -66,6 +66,11 @@ def test_a_checkpoint_that_is_not_there(run_tool, tiny_config, tool):
     assert 'checkpoint not found: nowhere.pth' in line
 
 
+def test_pretrained_weights_that_are_not_there(run_tool, tiny_config):
+    config = tiny_config(extra="model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='nowhere.pth')\n")
+    assert 'checkpoint not found: nowhere.pth' in one_line(run_tool('train.py', config, check=False))
+
+
 def test_launcher_pytorch_without_torchrun(run_tool, tiny_config):
     line = one_line(run_tool('train.py', tiny_config(), '--launcher', 'pytorch', check=False))
     assert '--launcher pytorch is for processes that torchrun starts; use tools/dist_train.sh' in line
