@@ -2,7 +2,7 @@
 # From an empty clone to box and mask AP: install, draw a sample data set, train Mask R-CNN with FasterNet-T0 from random
 # weights (about 5 minutes on two CPU cores), evaluate it, and draw what it finds. Run again, it repeats nothing done.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" ''
 
 config=configs/mask_rcnn_fasternet_t0_sample.py
 work=work_dirs/mask_rcnn_fasternet_t0_sample
@@ -19,11 +19,20 @@ else
     python tools/train.py $config --work-dir $work --resume
 fi
 
-echo "== evaluating on 60 images that were not trained on"
-python tools/test.py $config "$checkpoint" --work-dir $work | tee $work/test.log
+if [ $work/test.log -nt "$checkpoint" ]; then
+    echo "== already evaluated: $work/test.log"
+else
+    echo "== evaluating on 60 images that were not trained on"
+    python tools/test.py $config "$checkpoint" --work-dir $work | tee $work/test.partial
+    mv $work/test.partial $work/test.log
+fi
 
-echo "== drawing detections"
-python tools/draw_detections.py $config "$checkpoint" --out $work/detections.png
+if [ $work/detections.png -nt "$checkpoint" ]; then
+    echo "== already drawn: $work/detections.png"
+else
+    echo "== drawing detections"
+    python tools/draw_detections.py $config "$checkpoint" --out $work/detections.png
+fi
 
 ap() { grep -o "coco/$1_mAP: [0-9.]*" $work/test.log | tail -n 1 | cut -d' ' -f2; }
 cat <<EOF

@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
 
 _STATISTICS = ('current', 'max', 'mean', 'min')
 
@@ -21,8 +22,8 @@ def _history_buffer_statistic(obj, name):
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Extend torch's list of safe globals; does nothing on a torch too old to have one (< 2.6)."""
-    if not hasattr(torch.serialization, 'safe_globals'):
+    """Extend torch's list of safe globals; before torch 2.6 there is nothing to extend, for torch.load runs pickles."""
+    if digit_version(torch.__version__) < digit_version('2.6'):
         return
     core = np.core if np.__version__.startswith('1.') else np._core
     reconstruct = core.multiarray._reconstruct

@@ -8,6 +8,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 CLASSES = ('circle', 'square', 'triangle')
+_VERSION = 1  # of the drawing code: counted up, an older set is drawn again
 _MIN_VISIBLE = 0.5  # an object keeps at least this share of its area when others are drawn over it
 
 
@@ -29,7 +30,7 @@ def generate_shapes(root: str | Path, num_train: int = 400, num_val: int = 60, s
         Path: `root`.
     """
     root = Path(root)
-    recipe = dict(num_train=num_train, num_val=num_val, size=size, seed=seed)
+    recipe = dict(version=_VERSION, num_train=num_train, num_val=num_val, size=size, seed=seed)
     marker = root / 'recipe.json'  # written last: its presence says that the set is whole
     if marker.is_file() and json.loads(marker.read_text()) == recipe:
         return root

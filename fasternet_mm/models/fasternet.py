@@ -9,6 +9,7 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch._dynamo import is_compiling  # torch.compiler has it from 2.2 on
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -68,7 +69,7 @@ class FasterNetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.with_cp and self.training and torch.is_grad_enabled()):
             return self._forward(x)
-        if torch.compiler.is_compiling():  # traces no custom context
+        if is_compiling():  # Dynamo traces no custom context
             return checkpoint(self._forward, x, use_reentrant=False)
         return checkpoint(
             self._forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._statistics_kept())
