@@ -16,7 +16,15 @@ allow_mmengine_checkpoints()
 register_loaders()
 check_before_loading()
 
+from .engine import AtomicCheckpointHook, ExactResumeHook  # noqa: E402
 from .models import FasterNet, FasterNetBlock, PartialConv2d  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['FasterNet', 'FasterNetBlock', 'PartialConv2d', '__version__']
+__all__ = [
+    'AtomicCheckpointHook',
+    'ExactResumeHook',
+    'FasterNet',
+    'FasterNetBlock',
+    'PartialConv2d',
+    '__version__',
+]

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import DATASETS, VISUALIZERS
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 
+from .checkpoint import require_loadable
 from .engine.checkpoint_hook import AtomicLocalBackend
 
 
@@ -32,7 +34,9 @@ def draw_detections(
         score_thr (float): Lowest score to draw. Defaults to 0.5.
         device (str, optional): Defaults to a GPU if there is one.
     """
-    model = init_detector(cfg, checkpoint, device=device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
+    model = init_detector(cfg, device=device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    require_loadable(model, content.get('state_dict', content))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='detections', line_width=1))
     visualizer.dataset_meta = dataset.metainfo

@@ -5,9 +5,8 @@ import argparse
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
 
 # isort: split
-from mmengine.config import DictAction
 
-from fasternet_mm.engine.cli import check_config, load_config, one_line_errors
+from fasternet_mm.engine.cli import ConfigOptions, check_config, load_config, one_line_errors
 from fasternet_mm.visualization import draw_detections
 
 
@@ -20,9 +19,13 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.5, help='lowest score to draw (default: 0.5)')
     parser.add_argument('--device', help="e.g. 'cpu' or 'cuda:0' (default: a GPU if there is one)")
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings of the config to override, as key=value'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
     )
     args = parser.parse_args()
+    if not args.out.endswith(('.png', '.jpg', '.pdf', '.svg')):
+        parser.error(f'--out must end in .png, .jpg, .pdf or .svg, but is {args.out}')
+    if args.num_images < 1:
+        parser.error(f'--num-images must be at least 1, but is {args.num_images}')
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg, 'test')
     draw_detections(cfg, args.checkpoint, args.out, args.num_images, args.score_thr, args.device)

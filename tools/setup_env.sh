@@ -1,15 +1,20 @@
 # Sourced by quickstart.sh and run_tests.sh: go to the repository root, and make a Python environment with the tested
 # packages and fasternet_mm in it: the active one, or .venv. Repeats nothing that is done. Usage: . setup_env.sh [EXTRA]
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-if [ -n "${VIRTUAL_ENV:-}" ] || [ -n "${CONDA_PREFIX:-}" ]; then
-    echo "== using the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX}"
-    env_dir=${VIRTUAL_ENV:-$CONDA_PREFIX}
+right_python() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null; }
+
+env_dir=${VIRTUAL_ENV:-}
+# conda's base is active in every shell of many people; it is nobody's choice for a project
+[ -n "$env_dir" ] || [ "${CONDA_DEFAULT_ENV:-base}" = base ] || env_dir=${CONDA_PREFIX:-}
+if [ -n "$env_dir" ]; then
+    echo "== using the active environment $env_dir"
+    right_python python || { echo "error: Python 3.11 or 3.12 is needed, and $env_dir has $(python --version)" >&2; exit 1; }
 else
     env_dir=$PWD/.venv
     if [ ! -x "$env_dir/bin/pip" ]; then
         for python in "${PYTHON:-}" python3.12 python3.11 python3; do
-            [ -n "$python" ] && "$python" -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && break
+            [ -n "$python" ] && right_python "$python" && break
             python=
         done
         [ -n "$python" ] || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python" >&2; exit 1; }

@@ -8,10 +8,17 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 # isort: split
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
-from fasternet_mm.engine.cli import FittingCheckpointHook, build_runner, check_config, load_config, one_line_errors
+from fasternet_mm.engine.cli import (
+    ConfigOptions,
+    FittingCheckpointHook,
+    build_runner,
+    check_config,
+    load_config,
+    one_line_errors,
+)
 from fasternet_mm.errors import UserError
 
 
@@ -25,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='save pictures of predictions in this folder below the work dir')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each picture (default: 2)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings of the config to override, as key=value'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, or flips")
@@ -60,8 +67,8 @@ def add_tta(cfg: Config) -> None:
         cfg.tta_model = dict(type='AverageClsScoreTTA') if is_classifier(cfg) else dict(type='DetTTAModel', tta_cfg=nms)
     if 'tta_pipeline' not in cfg:
         *load, pack = dataset.pipeline
-        if not is_classifier(cfg):
-            pack = dict(pack, meta_keys=(*pack.get('meta_keys', ()), 'flip', 'flip_direction'))
+        if 'meta_keys' in pack:  # the transforms' own defaults have these two
+            pack = dict(pack, meta_keys=(*pack['meta_keys'], 'flip', 'flip_direction'))
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         cfg.tta_pipeline = [*load, dict(type='TestTimeAug', transforms=[flips, [pack]])]
     cfg.model = dict(cfg.tta_model, module=cfg.model)

@@ -7,9 +7,16 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 
 # isort: split
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from fasternet_mm.engine.cli import FittingCheckpointHook, build_runner, check_config, load_config, one_line_errors
+from fasternet_mm.engine.cli import (
+    ConfigOptions,
+    FittingCheckpointHook,
+    build_runner,
+    check_config,
+    load_config,
+    one_line_errors,
+)
 from fasternet_mm.errors import UserError
 
 
@@ -27,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         help='resume from this checkpoint; without a value, from the last one in the work dir',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings of the config to override, as key=value'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
@@ -41,7 +48,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:

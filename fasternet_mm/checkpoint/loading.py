@@ -1,10 +1,11 @@
 """mmengine's checkpoint loaders for local files and URLs, with errors that say what to do."""
 
+import io
 import os
 import pickle
 import pickletools
 import re
-import urllib.error
+import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -13,6 +14,10 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A file that is no checkpoint, or no longer one."""
 
 
 def register_loaders() -> None:
@@ -31,24 +36,39 @@ def load_from_local(filename: str, map_location=None):
         CheckpointError: If there is no such file, if it is damaged, or if loading it would run code.
     """
     path = Path(filename).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
+    require_file(filename)
     try:
         return torch.load(path, map_location=map_location)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except pickle.UnpicklingError as error:
+        suspects = _globals_of(path)
+        if suspects is None:
+            raise DamagedCheckpointError(f'{filename} is damaged or not a PyTorch checkpoint') from error
         named = re.search(r'GLOBAL (\S+)', str(error))
-        name = named.group(1) if named else _first_global(path)
-        if name is None:
-            raise CheckpointError(f'{filename} is damaged or not a PyTorch checkpoint: {_first_line(error)}') from error
+        suspects = [named.group(1)] if named else suspects
+        if not suspects:
+            raise CheckpointError(
+                f'{filename} was refused: it holds plain data, but in a pickle format that torch does not check; write '
+                "it again with torch.save's default pickle_protocol"
+            ) from error
         raise CheckpointError(
-            f'{filename} was refused: loading it would call {name}, which is not needed to hold weights and could '
-            'run any code. If you trust its author, load it once in Python with torch.load(..., weights_only=False) '
-            "and save its 'state_dict' alone."
+            f'{filename} was refused: loading it would call {suspects[0]}, which is not needed to hold weights and '
+            'could run any code. If you trust its author, load it once in Python with '
+            "torch.load(..., weights_only=False) and save its 'state_dict' alone."
         ) from error
-    except (RuntimeError, EOFError) as error:  # what torch raises for a truncated archive
-        if isinstance(error, torch.cuda.OutOfMemoryError) or 'CUDA' in str(error):
+    except Exception as error:  # a truncated or altered file can raise anything
+        if 'CUDA' in str(error):
             raise
-        raise CheckpointError(f'{filename} is damaged or not a PyTorch checkpoint: {_first_line(error)}') from error
+        raise DamagedCheckpointError(
+            f'{filename} is damaged or not a PyTorch checkpoint ({_first_line(error)})'
+        ) from error
+
+
+def require_file(filename: str) -> None:
+    """Raise CheckpointError where the local file `filename` does not exist."""
+    if not Path(filename).expanduser().is_file():
+        raise CheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
 
 
 def load_from_http(filename: str, map_location=None, model_dir: str | None = None):
@@ -58,15 +78,14 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
         CheckpointError: If it cannot be downloaded, with both ways out.
     """
     cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / Path(urlparse(filename).path).name
-    # one process a node downloads; torch writes to a temporary name and renames, so a cached file is whole
     failure = None
-    if get_dist_info()[0] == 0 or int(os.environ.get('LOCAL_RANK', 0)) == 0:
-        if not cached.is_file():
-            try:
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(filename, str(cached), progress=os.isatty(2))
-            except (OSError, urllib.error.URLError) as error:
-                failure = error
+    # one process a node downloads, to a temporary name that torch renames at the end
+    if (get_dist_info()[0] == 0 or int(os.environ.get('LOCAL_RANK', 0)) == 0) and not cached.is_file():
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(cached), progress=os.isatty(2))
+        except OSError as error:
+            failure = error
     barrier()
     if not cached.is_file():
         raise CheckpointError(
@@ -74,23 +93,48 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
             f'{cached}, or name a local file instead: --cfg-options model.backbone.init_cfg.checkpoint=FILE when '
             'training (model.backbone.init_cfg=None trains from random weights), the CHECKPOINT argument when testing.'
         ) from failure
-    return load_from_local(str(cached), map_location)
-
-
-def _first_global(path: Path) -> str | None:
-    """The first function or class that a bare pickle names, read without running it; None if it is no pickle."""
-    strings = []
     try:
-        for opcode, argument, _ in pickletools.genops(path.read_bytes()):
-            if opcode.name == 'GLOBAL':
-                return argument.replace(' ', '.')
-            if opcode.name == 'STACK_GLOBAL':
-                return '.'.join(strings[-2:])
-            if isinstance(argument, str):
-                strings.append(argument)
-    except ValueError:
-        pass
-    return None
+        return load_from_local(str(cached), map_location)
+    except DamagedCheckpointError as error:  # torch does not notice that a connection ended too early
+        cached.unlink(missing_ok=True)
+        raise CheckpointError(
+            f'{filename} arrived damaged and was removed from {cached.parent}; try again, or download it by hand'
+        ) from error
+
+
+def _globals_of(path: Path) -> list[str] | None:
+    """What the pickles in a file name besides weights, read without running them; None if there is no whole pickle."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content = b''.join(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl'))
+    else:
+        content = path.read_bytes()
+    # torch's old format is several pickles in a row (a magic number, the protocol, the system, the content), then bytes
+    wanted = 4 if torch.serialization.MAGIC_NUMBER.to_bytes(10, 'little') in content[:32] else 1
+    stream, names = io.BytesIO(content), []
+    try:
+        for _ in range(wanted):
+            names += _globals_of_pickle(stream)
+    except (ValueError, LookupError):
+        return None
+    harmless = ('torch.', 'collections.', 'numpy.', 'mmengine.')
+    return [name for name in names if not name.startswith(harmless)]
+
+
+def _globals_of_pickle(stream: io.BytesIO) -> list[str]:
+    names, strings, memo = [], [], {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name == 'GLOBAL':
+            names.append(argument.replace(' ', '.'))
+        elif opcode.name == 'STACK_GLOBAL':
+            names.append('.'.join(strings[-2:]))
+        elif opcode.name == 'MEMOIZE':
+            memo[len(memo)] = strings[-1] if strings else ''
+        elif opcode.name in ('BINGET', 'LONG_BINGET') and argument in memo:
+            strings.append(memo[argument])
+        elif isinstance(argument, str):
+            strings.append(argument)
+    return names
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -1,7 +1,7 @@
 """Does a state dict fit a module? The one answer for backbones and whole models."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import mmengine.runner.checkpoint
 from torch import nn
@@ -12,11 +12,7 @@ _SHOWN = 10
 
 
 def require_matching(
-    module: nn.Module,
-    state_dict: dict,
-    prefix: str = '',
-    strict_parts: Sequence[str] = ('',),
-    optional: Sequence[str] = (),
+    module: nn.Module, state_dict: dict, prefix: str = '', optional: Callable[[str], bool] = lambda name: False
 ) -> None:
     """Raise where `state_dict` would leave part of `module` as it is, or holds more than it.
 
@@ -24,16 +20,14 @@ def require_matching(
         module (nn.Module): The module to load.
         state_dict (dict): Tensors by name; those under `prefix` belong to `module`.
         prefix (str): Name of `module` in `state_dict`, with a trailing dot, or ''.
-        strict_parts (Sequence[str]): Beginnings of names under which a tensor unknown to `module` is an error.
-        optional (Sequence[str]): Beginnings of names that either side may lack.
+        optional (Callable): Tells of a name below `prefix` whether either side may lack it.
 
     Raises:
         CheckpointError: Lists the first ten missing, mis-shaped and unexpected tensors.
     """
-    optional, strict_parts = tuple(optional), tuple(strict_parts)
 
     def counts(key: str) -> bool:  # old files lack num_batches_tracked
-        return not key.startswith(optional) and not key.endswith('num_batches_tracked')
+        return not key.endswith('num_batches_tracked') and not optional(key)
 
     want = {key: value for key, value in module.state_dict().items() if counts(key)}
     have = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -43,7 +37,7 @@ def require_matching(
         for key in want
         if key in have and have[key].shape != want[key].shape
     ]
-    unexpected = [key for key in have if key.startswith(strict_parts) and counts(key) and key not in want]
+    unexpected = [key for key in have if counts(key) and key not in want]
     problems = [
         f'{len(keys)} {kind}: {", ".join(keys[:_SHOWN])}{", ..." if len(keys) > _SHOWN else ""}'
         for kind, keys in (('missing', missing), ('of another shape', misshaped), ('unexpected', unexpected))
@@ -51,15 +45,23 @@ def require_matching(
     ]
     if problems:
         fitting = len(want) - len(missing) - len(misshaped)
-        cause = (
-            'it is a file of another variant or of another class count'
-            if fitting * 2 > len(want) or len(misshaped) > len(missing)
-            else 'it is a file of another model'
-        )
+        variant = fitting * 2 > len(want) or len(misshaped) > len(missing)
         raise CheckpointError(
             f'the checkpoint does not fit {type(module).__name__}: {fitting} of {len(want)} tensors match; most '
-            f'likely {cause}; {"; ".join(problems)}'
+            f'likely it is a file of another {"variant or class count" if variant else "model"}; {"; ".join(problems)}'
         )
+
+
+def require_loadable(model: nn.Module, state_dict: dict) -> None:
+    """Raise where `state_dict` does not fill the whole of `model`; what torch loads strictly always does.
+
+    Raises:
+        CheckpointError: As :func:`require_matching`.
+    """
+    try:
+        model.load_state_dict(dict(state_dict), strict=True)  # models may rename or resize by hooks
+    except RuntimeError:
+        require_matching(model, state_dict)
 
 
 def check_before_loading() -> None:
@@ -77,7 +79,23 @@ def check_before_loading() -> None:
         for name, child in module.named_modules():
             if hasattr(child, 'check_state_dict'):
                 parts = [part for part in name.split('.') if part not in ('', 'module')]  # 'module' is a DDP wrapper
-                child.check_state_dict(state_dict, ''.join(part + '.' for part in parts))
+                prefix = ''.join(part + '.' for part in parts)
+                try:
+                    child.check_state_dict(state_dict, prefix)
+                except CheckpointError:
+                    if not _filled_by_hooks(module, state_dict, prefix):
+                        raise
         return load_state_dict(module, state_dict, *args, **kwargs)
 
     mmengine.runner.checkpoint.load_state_dict = checked
+
+
+def _filled_by_hooks(module: nn.Module, state_dict: dict, prefix: str) -> bool:
+    """Whether a parent's load hook (as a semi-supervised detector has) brings the names into place."""
+    if not prefix:
+        return False
+    try:
+        missing = module.load_state_dict(dict(state_dict), strict=False).missing_keys
+    except RuntimeError:
+        return False
+    return not any(key.startswith(prefix) for key in missing)

@@ -1,7 +1,7 @@
 """Let checkpoints that mmengine wrote pass torch's ``weights_only=True``, the default since torch 2.6.
 
-Besides tensors they pickle the logged scalars: mmengine's HistoryBuffer, numpy arrays, and four of HistoryBuffer's
-methods by ``getattr``. These are allowed by name; everything else that is not plain data stays refused.
+Besides tensors they pickle the logged scalars (mmengine's HistoryBuffer, numpy arrays) and, by ``getattr``, a few
+functions of mmengine's own classes. These are allowed by name; everything else that is not plain data stays refused.
 """
 
 import pickle
@@ -9,15 +9,19 @@ import pickle
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 from mmengine.utils import digit_version
 
-_STATISTICS = ('current', 'max', 'mean', 'min')
+_FUNCTIONS = {
+    HistoryBuffer: ('current', 'max', 'mean', 'min'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
 
 
-def _history_buffer_statistic(obj, name):
-    """``getattr``, for the statistics of HistoryBuffer alone."""
-    if obj is HistoryBuffer and name in _STATISTICS:
-        return getattr(HistoryBuffer, name)
+def _function_of_mmengine(obj, name):
+    """``getattr``, for the functions above alone."""
+    if isinstance(obj, type) and name in _FUNCTIONS.get(obj, ()):
+        return getattr(obj, name)
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {obj}, {name}')
 
 
@@ -26,17 +30,15 @@ def allow_mmengine_checkpoints() -> None:
     if digit_version(torch.__version__) < digit_version('2.6'):
         return
     core = np.core if np.__version__.startswith('1.') else np._core
-    reconstruct = core.multiarray._reconstruct
-    scalar = core.multiarray.scalar
+    functions = (core.multiarray._reconstruct, core.multiarray.scalar)
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
+            *_FUNCTIONS,
+            (_function_of_mmengine, 'builtins.getattr'),
             np.ndarray,
             np.dtype,
-            *{type(np.dtype(code)) for code in '?bhilqBHILQefdSU'},
+            *{type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU'},
             # files written by numpy 1 and by numpy 2 name these two differently
-            *((func, f'numpy.{module}.multiarray.{func.__name__}')
-              for func in (reconstruct, scalar) for module in ('core', '_core')),
-            (_history_buffer_statistic, 'builtins.getattr'),
+            *((f, f'numpy.{module}.multiarray.{f.__name__}') for f in functions for module in ('core', '_core')),
         ]
-    )  # fmt: skip
+    )

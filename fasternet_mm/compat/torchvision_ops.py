@@ -111,30 +111,36 @@ def roi_align_backward(
     )
 
 
-def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
-    num_classes = logits.size(1)
-    one_hot = (target[:, None] == torch.arange(num_classes, device=target.device)).to(logits.dtype)
-    loss = torchvision.ops.sigmoid_focal_loss(logits, one_hot, alpha=alpha, gamma=gamma)
-    if weight.numel():  # one weight a class; background (target == num_classes) keeps 1
-        loss = loss * torch.cat([weight.to(loss.dtype), weight.new_ones(1, dtype=loss.dtype)])[target][:, None]
-    return loss
+def _focal_terms(target: Tensor, weight: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Where (N, C) a logit is of its sample's class, and the class weight of each sample (N, 1) or 1."""
+    classes = torch.arange(logits.size(1), device=target.device)
+    if not weight.numel():
+        return target[:, None] == classes, logits.new_ones(())
+    weight = torch.cat([weight.to(logits.dtype), logits.new_ones(1)])  # the background, target == C, weighs 1
+    return target[:, None] == classes, weight[target][:, None]
 
 
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
     """Focal loss (Lin et al., 2017) of (N, C) logits and (N,) class indices, into `output` (N, C)."""
-    output.copy_(_focal_loss(*_widen(input), target, weight, gamma, alpha))
+    (logits,) = _widen(input)
+    positive, weight = _focal_terms(target, weight, logits)
+    loss = torchvision.ops.sigmoid_focal_loss(logits, positive.to(logits.dtype), alpha=alpha, gamma=gamma)
+    output.copy_(loss * weight)
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Gradient of each loss with respect to its logit, into `grad_input` (N, C)."""
-    with torch.enable_grad():
-        (logits,) = (tensor.detach().requires_grad_() for tensor in _widen(input))
-        loss = _focal_loss(logits, target, weight, gamma, alpha)
-        grad_input.copy_(torch.autograd.grad(loss.sum(), logits)[0])
+    """Gradient of each loss with respect to its logit, into `grad_input` (N, C); finite at saturated logits."""
+    (logits,) = _widen(input)
+    positive, weight = _focal_terms(target, weight, logits)
+    p, q = logits.sigmoid(), (-logits).sigmoid()
+    log_p, log_q = torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
+    of_positive = alpha * q**gamma * (gamma * p * log_p - q)
+    of_negative = (1 - alpha) * p**gamma * (p - gamma * q * log_q)
+    grad_input.copy_(torch.where(positive, of_positive, of_negative) * weight)
 
 
 _V1_GEOMETRY = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
@@ -204,12 +210,12 @@ def modulated_deform_conv_backward(
 
 
 def get_compiler_version() -> str:
-    """What ``mmdet.utils.collect_env`` prints."""
+    """What ``mmcv.utils.collect_env`` reports."""
     return 'none (mmcv-lite, operators from torchvision)'
 
 
 def get_compiling_cuda_version() -> str:
-    """What ``mmdet.utils.collect_env`` prints."""
+    """What ``mmcv.utils.collect_env`` reports."""
     return f'that of torchvision {torchvision.__version__}'
 
 

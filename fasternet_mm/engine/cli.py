@@ -1,5 +1,7 @@
 """What the command lines share: reading a config, looking at it before any long work, and one-line errors."""
 
+import argparse
+import inspect
 import os
 import sys
 import warnings
@@ -8,17 +10,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
+from mmengine.registry import DATASETS, RUNNERS, Registry
 from mmengine.runner import Runner
 
-from ..checkpoint import require_matching
+from ..checkpoint import require_file, require_loadable
 from ..errors import CheckpointError, UserError
 from ..models import FasterNet
 
 # mmengine reads `mmdet::` configs through it, once a base
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+
+
+_LAUNCHERS = {
+    'none': ('', ()),
+    'pytorch': ('torchrun', ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')),
+    'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
+    'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')),
+}
+
+
+class ConfigOptions(DictAction):
+    """mmengine's DictAction (``--cfg-options key=value ...``) with an error of argparse's kind."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if '=' not in value:
+                raise argparse.ArgumentError(self, f'expected key=value, but got {value!r}')
+        super().__call__(parser, namespace, values, option_string)
 
 
 @contextmanager
@@ -49,10 +69,11 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
         cfg.merge_from_dict(options or {})
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
-    if launcher == 'pytorch' and not {'RANK', 'LOCAL_RANK', 'WORLD_SIZE'} <= set(os.environ):
+    starter, variables = _LAUNCHERS[launcher]
+    if not set(variables) <= set(os.environ):
         raise UserError(
-            '--launcher pytorch is for processes that torchrun starts; use tools/dist_train.sh or tools/dist_test.sh, '
-            'or `torchrun --nproc_per_node=N ...`'
+            f'--launcher {launcher} is for processes that {starter} starts (it sets {", ".join(variables)}); use '
+            'tools/dist_train.sh or tools/dist_test.sh, or leave --launcher out for a single process'
         )
     cfg.launcher = launcher
     if work_dir is not None:
@@ -68,13 +89,15 @@ def check_config(cfg: Config, phase: str) -> None:
     Raises:
         UserError: Names the setting, what was expected, and what to do.
     """
-    _check_arch(cfg.get('model', {}))
+    _check_backbone(cfg.get('model', {}))
     for loader in ('train', 'val') if phase == 'train' else ('test',):
         if cfg.get(f'{loader}_dataloader') is None:
             if loader == phase:
                 raise UserError(f'the config has no {loader}_dataloader, so there is nothing to {phase} on')
             continue
-        _check_dataset(cfg[f'{loader}_dataloader'].get('dataset', {}), f'{loader}_dataloader.dataset')
+        dataset = cfg[f'{loader}_dataloader'].get('dataset', {})
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+            _check_dataset(dataset, f'{loader}_dataloader.dataset', registry)
         _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
     _check_checkpoints(cfg, phase)
     if phase == 'train' and not torch.cuda.is_available():
@@ -85,13 +108,14 @@ def check_config(cfg: Config, phase: str) -> None:
             )
 
 
-def _check_arch(model) -> None:
+def _check_backbone(model) -> None:
     for node in _dicts(model):
-        if str(node.get('type', '')).split('.')[-1] == 'FasterNet' and 'arch' in node:
+        if str(node.get('type', '')).split('.')[-1] == 'FasterNet':
             try:
-                FasterNet.resolve_arch(node['arch'])
-            except ValueError as error:
-                raise UserError(error) from None
+                with torch.device('meta'):
+                    FasterNet(**{key: value for key, value in node.items() if key != 'type'})
+            except Exception as error:
+                raise UserError(error) from error
 
 
 def _check_checkpoints(cfg: Config, phase: str) -> None:
@@ -99,8 +123,8 @@ def _check_checkpoints(cfg: Config, phase: str) -> None:
     if phase == 'train':
         paths += [node.get('checkpoint') for node in _dicts(cfg.model) if node.get('type') == 'Pretrained']
     for path in paths:
-        if path and '://' not in path and not Path(path).expanduser().is_file():
-            raise CheckpointError(f'checkpoint not found: {path} (give the path of a .pth file or a URL)')
+        if path and '://' not in path:
+            require_file(path)
 
 
 def _dicts(node) -> Iterator[dict]:
@@ -110,11 +134,13 @@ def _dicts(node) -> Iterator[dict]:
         yield from _dicts(child)
 
 
-def _check_dataset(dataset: dict, name: str) -> None:
+def _check_dataset(dataset: dict, name: str, registry: Registry) -> None:
     for key in ('dataset', 'datasets'):  # wrappers such as RepeatDataset and ConcatDataset
         inner = dataset.get(key)
         for child in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
-            _check_dataset(child, f'{name}.{key}')
+            _check_dataset(child, f'{name}.{key}', registry)
+    if dataset.get('backend_args') or _downloads(dataset, registry):
+        return
     root = dataset.get('data_root') or ''
     prefixes = dataset.get('data_prefix') or {}
     prefixes = prefixes if isinstance(prefixes, dict) else {'': prefixes}
@@ -123,6 +149,14 @@ def _check_dataset(dataset: dict, name: str) -> None:
     for key, value in paths.items():
         if isinstance(value, str) and value:
             _check_path(os.path.join(root, value) if key != 'data_root' else value, f'{name}.{key}')
+
+
+def _downloads(dataset: dict, registry: Registry) -> bool:
+    """Whether the data set fetches itself, as mmpretrain's CIFAR10 does."""
+    kind = dataset.get('type')
+    kind = registry.get(kind) if isinstance(kind, str) else kind
+    download = inspect.signature(kind).parameters.get('download') if kind else None
+    return dataset.get('download', download is not None and download.default is True)
 
 
 def _check_evaluators(evaluators, name: str) -> None:
@@ -159,9 +193,10 @@ class FittingCheckpointHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
-        state_dict = checkpoint.get('state_dict', checkpoint)
-        state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
-        require_matching(model, state_dict)
+        state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+        if not isinstance(state_dict, dict):
+            raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
+        require_loadable(model, {key.removeprefix('module.'): value for key, value in state_dict.items()})
 
 
 def build_runner(cfg: Config) -> Runner:

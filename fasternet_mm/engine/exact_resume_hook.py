@@ -1,8 +1,6 @@
 """A resumed run that ends as the uninterrupted one would have ended."""
 
 import random
-from collections import Counter
-from itertools import islice
 
 import numpy as np
 import torch
@@ -22,47 +20,62 @@ def _seed_all(*key: int) -> None:
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
-class _SeededFetch:
-    """What torch's DataLoader calls for a batch (``dataset.__getitems__``): each sample with a seed of its own.
+class _Index(int):
+    """An index of the data set that knows its place in the run: (pass over the data, position in it)."""
 
-    The seed is a function of (seed, epoch, index), so a sample is augmented alike whichever process loads it and
-    whatever was loaded before. It lives in the workers too; the epoch reaches them through shared memory.
-    """
-
-    def __init__(self, dataset, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._visits, self._visits_epoch = Counter(), 0
-
-    def __call__(self, indices: list[int]) -> list:
-        epoch = int(self.epoch)
-        if epoch != self._visits_epoch:
-            self._visits, self._visits_epoch = Counter(), epoch
-        return [self._fetch(epoch, index) for index in indices]
-
-    def _fetch(self, epoch: int, index: int):
-        _seed_all(self.seed, _DATA, epoch, index, self._visits[index])
-        self._visits[index] += 1  # an infinite sampler comes back to an index within its one epoch
-        return self.dataset[index]
+    def __new__(cls, index: int, place: tuple[int, int] | None = None):
+        self = super().__new__(cls, index)
+        self.place = place
+        return self
 
 
-class _SkipOnce:
-    """A batch sampler that leaves out its first `count` batches the first time it is iterated."""
+class _PlacedBatches:
+    """A batch sampler whose indices know their place, and whose first pass may leave out what was seen before."""
 
-    def __init__(self, batch_sampler, count: int) -> None:
+    def __init__(self, batch_sampler, first_pass: int, skip: int) -> None:
         self._batch_sampler = batch_sampler
-        self._count = count
+        self._pass = first_pass
+        self._skip = skip
 
     def __iter__(self):
-        count, self._count = self._count, 0  # not before the first batch: the DataLoader asks for iterators in vain
-        yield from islice(self._batch_sampler, count, None)
+        # nothing happens before the first batch is drawn: the DataLoader asks for iterators in vain
+        number, skip = self._pass, self._skip
+        self._pass, self._skip = number + 1, 0
+        position = 0
+        for count, batch in enumerate(self._batch_sampler):
+            places = range(position, position + len(batch))
+            position += len(batch)
+            if count >= skip:
+                yield [_Index(index, (number, place)) for index, place in zip(batch, places)]
 
     def __len__(self) -> int:
         return len(self._batch_sampler)
 
     def __getattr__(self, name):
         return getattr(self._batch_sampler, name)
+
+
+class _SeededFetch:
+    """What torch's DataLoader calls for a batch (``dataset.__getitems__``): each sample with a seed of its own.
+
+    The seed is a function of (seed, rank, place), so a sample is augmented alike whichever worker loads it and
+    whatever was loaded before.
+    """
+
+    def __init__(self, dataset, seed: int) -> None:
+        self._dataset = dataset
+        self._key = (seed, _DATA, get_rank())
+        self._count = 0
+
+    def __call__(self, indices: list[int]) -> list:
+        return [self._fetch(index) for index in indices]
+
+    def _fetch(self, index: int):
+        # an iterator made before the hook could act hands out bare indices; it is in this process, so counting serves
+        place = getattr(index, 'place', None) or (self._count,)
+        self._count += 1
+        _seed_all(*self._key, *place)
+        return self._dataset[int(index)]
 
 
 @HOOKS.register_module(force=True)
@@ -72,11 +85,12 @@ class ExactResumeHook(Hook):
 
     mmengine's checkpoint holds no random state, and workers' states could not be saved anyway. So nothing depends on
     a state: before each iteration the model's random numbers (drop path, sampling of RoIs) are seeded from
-    (seed, rank, iteration), and each sample's (augmentation) from (seed, epoch, index). Works with any number of
-    workers, and from a checkpoint in the middle of an epoch: the batches it has seen are left out.
+    (seed, rank, iteration), and each sample's (augmentation) from (seed, rank, epoch, position in the epoch). Works
+    with any number of workers, and from a checkpoint in the middle of an epoch: the batches it has seen are left out
+    (the log then counts what is left of that epoch from 1).
 
-    With ``IterBasedTrainLoop`` mmengine starts the workers before any hook; their states repeat because mmengine
-    itself loads again what was seen, which takes a ``randomness.seed`` in the config.
+    With ``IterBasedTrainLoop`` mmengine starts the first workers before any hook; their states repeat because
+    mmengine itself loads again what was seen, which takes a ``randomness.seed`` in the config.
     """
 
     priority = 'VERY_HIGH'
@@ -86,16 +100,21 @@ class ExactResumeHook(Hook):
         for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
             if hasattr(sampler, 'seed'):
                 sampler.seed = runner.seed  # without a seed in the config, mmengine draws one for the sampler alone
-        self._fetch = loader.dataset.__getitems__ = _SeededFetch(loader.dataset, runner.seed)
+        skip = self._batches_seen(runner) if isinstance(loop, EpochBasedTrainLoop) else 0
+        if skip:
+            runner.logger.info(f'Resuming within epoch {loop.epoch + 1}: its first {skip} batches are left out.')
+        loader.dataset.__getitems__ = _SeededFetch(loader.dataset, runner.seed)
+        # the DataLoader forbids this assignment to protect its iterators; those of this run are still to be made
+        object.__setattr__(loader, 'batch_sampler', _PlacedBatches(loader.batch_sampler, loop.epoch, skip))
 
-        seen = loop.iter - loop.epoch * len(loader) if isinstance(loop, EpochBasedTrainLoop) else 0
-        if 0 < seen < len(loader):
-            runner.logger.info(f'Resuming within epoch {loop.epoch + 1}: its first {seen} batches are left out.')
-            # the DataLoader forbids this assignment, to protect iterators; there is none yet
-            object.__setattr__(loader, 'batch_sampler', _SkipOnce(loader.batch_sampler, seen))
-
-    def before_train_epoch(self, runner) -> None:
-        self._fetch.epoch.fill_(runner.epoch)
+    def _batches_seen(self, runner) -> int:
+        """How many batches of the current epoch the checkpoint has seen, if its epochs were as long as these."""
+        length = len(runner.train_dataloader)
+        before = runner.message_hub.runtime_info.get('batches_per_epoch', length)
+        runner.message_hub.update_info('batches_per_epoch', length)
+        seen = runner.iter - runner.epoch * length
+        # all of them, where it was saved after the last iteration but before the epoch was counted
+        return seen if before == length and 0 < seen <= length else 0
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         _seed_all(runner.seed, _MODEL, get_rank(), runner.iter)

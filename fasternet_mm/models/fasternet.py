@@ -236,10 +236,16 @@ class FasterNet(BaseModule):
         known = {'embed_dims', 'depths', 'act_cfg'}
         if not isinstance(arch, dict) or not {'embed_dims', 'depths'} <= set(arch) <= known:
             raise ValueError(f'arch of FasterNet must be a name or a dict of {", ".join(sorted(known))}, but is {arch}')
-        depths = tuple(arch['depths'])
-        if len(depths) != cls.num_stages or min(depths) < 1:
+        embed_dims, depths = arch['embed_dims'], arch['depths']
+        if not isinstance(embed_dims, int) or embed_dims < 1:
+            raise ValueError(f'embed_dims in arch of FasterNet must be a positive int, but is {embed_dims}')
+        if (
+            not isinstance(depths, (list, tuple))
+            or len(depths) != cls.num_stages
+            or not all(isinstance(depth, int) and depth > 0 for depth in depths)
+        ):
             raise ValueError(f'depths in arch of FasterNet must be {cls.num_stages} positive ints, but is {depths}')
-        return dict(embed_dims=arch['embed_dims'], depths=depths, act_cfg=arch.get('act_cfg', dict(type='ReLU')))
+        return dict(embed_dims=embed_dims, depths=tuple(depths), act_cfg=arch.get('act_cfg', dict(type='ReLU')))
 
     def _resolve_out_indices(self, out_indices) -> tuple[int, ...]:
         if isinstance(out_indices, int):
@@ -278,12 +284,17 @@ class FasterNet(BaseModule):
             part.requires_grad_(False)
 
     def check_state_dict(self, state_dict: dict, prefix: str = '') -> None:
-        """Raise CheckpointError where `state_dict` leaves part of the backbone as it is, output norms excepted.
+        """Raise CheckpointError where `state_dict` leaves part of the backbone as it is.
 
         Called whenever mmengine loads a checkpoint. A backbone that keeps its random weights, with no more than a
-        line in the log, costs days.
+        line in the log, costs days. Output norms, layer scale and stages that are not built may be absent on either
+        side, and so may the statistics of BN where another norm is used.
         """
-        layers = range(2 * self.num_stages - 1)
-        not_built = [f'stages.{i}.' for i in layers[len(self.stages) :]]
-        output_norms = [f'norm{i}.' for i in layers]
-        require_matching(self, state_dict, prefix, ('patch_embed.', 'stages.'), optional=not_built + output_norms)
+        built = tuple(f'stages.{i}.' for i in range(len(self.stages)))
+        own = self.state_dict()
+
+        def optional(name: str) -> bool:
+            required = name.startswith(('patch_embed.', *built)) and not name.endswith('layer_scale')
+            return not required or (name not in own and name.endswith(('running_mean', 'running_var')))
+
+        require_matching(self, state_dict, prefix, optional)

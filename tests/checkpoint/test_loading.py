@@ -1,8 +1,10 @@
 """Which files load, which are refused, and what the user reads."""
 
+import io
 import os
 import pickle
 import tempfile
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 import torch
 from golden import official_state_dict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader, load_checkpoint, save_checkpoint
 from mmengine.utils import digit_version
 
@@ -87,19 +92,52 @@ def test_a_plain_pickle_is_refused_by_name(tmp_path, protocol):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'evil.pkl'))
 
 
-def test_a_truncated_file_is_called_damaged(tmp_path):
-    path = tmp_path / 'half.pth'
-    torch.save({'state_dict': {'x': torch.randn(1000)}}, path)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match=r'half\.pth is damaged or not a PyTorch checkpoint'):
+@refuses
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('protocol', [3, 4, 5])
+def test_a_newer_pickle_protocol_hides_nothing(tmp_path, protocol, zipped):
+    path, options = tmp_path / 'new.pth', dict(pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    torch.save({'state_dict': OrderedDict(x=torch.ones(2)), 'meta': Malicious()}, path, **options)
+    with pytest.raises(CheckpointError, match=r'new\.pth was refused: loading it would call posix\.system'):
         CheckpointLoader.load_checkpoint(str(path))
+    torch.save({'state_dict': OrderedDict(x=torch.ones(2))}, path, **options)
+    if protocol > 3:
+        with pytest.raises(CheckpointError, match='it holds plain data, but in a pickle format'):
+            CheckpointLoader.load_checkpoint(str(path))
 
 
-@pytest.mark.parametrize('content', [b'', b'<html>not found</html>'])
+@refuses
+@pytest.mark.parametrize('scheduler', ['OneCycleLR', 'CosineAnnealingLR', 'MultiStepLR', 'ReduceOnPlateauLR'])
+def test_schedulers_states_pass_weights_only(tmp_path, scheduler):
+    options = dict(
+        OneCycleLR=dict(eta_max=1, total_steps=5), CosineAnnealingLR=dict(T_max=5), MultiStepLR=dict(milestones=[2])
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    built = PARAM_SCHEDULERS.build(dict(type=scheduler, optimizer=optimizer, **options.get(scheduler, {})))
+    torch.save(built.state_dict(), tmp_path / 'state.pth')
+    built.load_state_dict(CheckpointLoader.load_checkpoint(str(tmp_path / 'state.pth')))
+
+
+DAMAGED = [b'', b'<html>not found</html>', b'Repository not found', b'(hello', b'PK\x03\x04', bytes(range(256))]
+
+
+@pytest.mark.parametrize('content', DAMAGED)
 def test_a_file_of_something_else_is_called_damaged(tmp_path, content):
     (tmp_path / 'page.pth').write_bytes(content)
     with pytest.raises(CheckpointError, match=r'page\.pth is damaged or not a PyTorch checkpoint'):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'page.pth'))
+
+
+@settings(max_examples=60, deadline=None)
+@given(keep=st.floats(0, 0.999), zipped=st.booleans())
+def test_a_truncated_file_is_called_damaged(keep, zipped):
+    buffer = io.BytesIO()
+    torch.save({'state_dict': {'x': torch.randn(50)}}, buffer, _use_new_zipfile_serialization=zipped)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'half.pth')
+        path.write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * keep)])
+        with pytest.raises(CheckpointError, match=r'half\.pth is damaged or not a PyTorch checkpoint'):
+            CheckpointLoader.load_checkpoint(str(path))
 
 
 def test_a_missing_file_is_named():
@@ -145,6 +183,23 @@ def test_a_url_is_downloaded_once_and_then_cached(hub, monkeypatch):
     assert all(torch.equal(value, want[key]) for key, value in model.state_dict().items())
 
 
+def test_a_download_that_ended_too_early_is_not_kept(hub, monkeypatch):
+    def download(url, destination, progress):
+        torch.save(official_state_dict('t0', 'classification', seed=0), destination)
+        Path(destination).write_bytes(Path(destination).read_bytes()[:5000])
+
+    monkeypatch.setattr(loading.torch.hub, 'download_url_to_file', download)
+    with pytest.raises(CheckpointError, match='arrived damaged and was removed'):
+        CheckpointLoader.load_checkpoint(URL)
+    assert list(hub.iterdir()) == []
+
+
+@pytest.mark.parametrize('options', [dict(layer_scale_init_value=1e-5), dict(norm_cfg=dict(type='GN', num_groups=4))])
+def test_official_weights_serve_networks_with_something_added(tmp_path, options):
+    torch.save(official_state_dict('t0', 'classification', seed=0), tmp_path / 'official.pth')
+    load_checkpoint(FasterNet('t0', **options), str(tmp_path / 'official.pth'))
+
+
 @pytest.mark.parametrize('out_norm', [False, True])
 def test_official_classification_weights_initialise_the_backbone(tmp_path, out_norm):
     weights = official_state_dict('t0', 'classification', seed=0)
@@ -160,7 +215,7 @@ def test_official_classification_weights_initialise_the_backbone(tmp_path, out_n
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 @pytest.mark.parametrize(
     ('arch', 'cause'),
-    [('t1', 'another variant'), ('resnet', 'another model')],
+    [('t1', 'another variant or class count'), ('resnet', 'another model')],
 )
 def test_a_backbone_never_stays_random_in_silence(tmp_path, arch, cause, prefix):
     if arch == 'resnet':

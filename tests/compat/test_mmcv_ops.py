@@ -169,6 +169,13 @@ def test_sigmoid_focal_loss_and_its_gradient(device, reduction, weighted):
     assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0])
+def test_sigmoid_focal_loss_has_finite_gradients_at_saturated_logits(gamma):
+    logits = torch.tensor([[100.0, -100], [0, 200]], requires_grad=True)
+    mmcv.ops.sigmoid_focal_loss(logits, torch.tensor([0, 1]), gamma, 0.25, None, 'sum').backward()
+    assert logits.grad.isfinite().all()
+
+
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('dtype', HALF)
 def test_sigmoid_focal_loss_in_half_precision_under_autocast(device, dtype):

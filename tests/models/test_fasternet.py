@@ -73,6 +73,9 @@ def test_an_explicit_activation_beats_the_archs():
         (dict(depths=(1, 1, 1, 1)), 'arch of FasterNet must be a name or a dict of'),
         (dict(embed_dims=8, depths=(1, 1, 1)), 'must be 4 positive ints'),
         (dict(embed_dims=8, depths=(1, 0, 1, 1)), 'must be 4 positive ints'),
+        (dict(embed_dims=8, depths=3), 'must be 4 positive ints'),
+        (dict(embed_dims=8, depths=('1', '1', '1', '1')), 'must be 4 positive ints'),
+        (dict(embed_dims=[8, 16, 32, 64], depths=(1, 1, 1, 1)), 'embed_dims in arch of FasterNet must be a positive'),
         (dict(embed_dims=8, depths=(1, 1, 1, 1), width=3), 'arch of FasterNet must be a name or a dict of'),
     ],
 )

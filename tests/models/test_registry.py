@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import REPO
 from mmengine.registry import DefaultScope, Registry
 
 SCOPES = ('mmengine', 'mmdet', 'mmpretrain')
@@ -50,6 +51,18 @@ import mmdet.models
 from mmdet.registry import MODELS
 """,
 }
+
+
+def test_one_import_is_all_that_a_shipped_config_needs():
+    code = f"""
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+cfg = Config.fromfile({str(REPO / 'configs' / 'mask_rcnn_fasternet_s.py')!r})
+hooks = [*cfg.custom_hooks, cfg.default_hooks.checkpoint]
+print(sorted(HOOKS.get(hook.type).__name__ for hook in hooks))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == "['AtomicCheckpointHook', 'ExactResumeHook', 'SyncBuffersHook']", done.stderr[-2000:]
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from fasternet_mm import FasterNet
+from fasternet_mm.engine.cli import check_config
+from fasternet_mm.errors import UserError
 
 
 def one_line(done) -> str:
@@ -53,6 +56,56 @@ def test_an_unknown_arch(run_tool, tiny_config):
     assert "unknown arch 'xl' of FasterNet; choose from t0, t1, t2, s, m, l" in line
 
 
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('model.backbone.out_indices=(0,7)', 'out_indices must be stages from 0 to 3'),
+        ('model.backbone.n_div=0', 'n_div must be from 1'),
+        ('model.backbone.width=3', "unexpected keyword argument 'width'"),
+        ('foo', "expected key=value, but got 'foo'"),
+    ],
+)
+def test_settings_that_cannot_be(run_tool, tiny_config, option, message):
+    assert message in one_line(run_tool('train.py', tiny_config(), '--cfg-options', option, check=False))
+
+
+@pytest.mark.parametrize('content', [torch.zeros(2), {'state_dict': None}], ids=['tensor', 'none'])
+def test_a_file_without_weights(run_tool, tiny_config, tmp_path, content):
+    torch.save(content, tmp_path / 'odd.pth')
+    line = one_line(run_tool('test.py', tiny_config(), tmp_path / 'odd.pth', check=False))
+    assert 'holds no state_dict' in line
+
+
+def test_a_checkpoint_of_another_class_count(run_tool, tiny_config, tmp_path):
+    run_tool('train.py', tiny_config(epochs=1))
+    heads = "model['roi_head'] = dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5))\n"
+    config = tiny_config('five', extra=heads)
+    for tool in ('test.py', 'draw_detections.py'):
+        line = one_line(run_tool(tool, config, tmp_path / 'work' / 'epoch_1.pth', check=False))
+        assert 'it is a file of another variant or class count' in line and 'bbox_head.fc_cls.weight' in line
+
+
+@pytest.mark.parametrize('arguments', [('--out', 'x.xyz'), ('--num-images', 0)])
+def test_a_picture_that_cannot_be_drawn(run_tool, tiny_config, arguments):
+    line = one_line(run_tool('draw_detections.py', tiny_config(), 'x.pth', *arguments, check=False))
+    assert str(arguments[1]) in line
+
+
+def test_data_that_fetches_itself_or_is_remote_need_not_be_here():
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            test_dataloader=dict(dataset=dict(type='CIFAR10', data_root='not/here')),
+            train_dataloader=dict(dataset=dict(type='ImageNet', data_root='not/here', backend_args=dict(backend='x'))),
+        )
+    )
+    check_config(cfg, 'test')
+    check_config(cfg, 'train')
+    cfg.test_dataloader.dataset.download = False
+    with pytest.raises(UserError, match='dataset not found: not/here'):
+        check_config(cfg, 'test')
+
+
 def test_a_checkpoint_of_another_model(run_tool, tiny_config, tmp_path):
     torch.save(FasterNet('t0').state_dict(), tmp_path / 'other.pth')
     line = one_line(run_tool('test.py', tiny_config(), tmp_path / 'other.pth', check=False))
@@ -73,7 +126,7 @@ def test_pretrained_weights_that_are_not_there(run_tool, tiny_config):
 
 def test_launcher_pytorch_without_torchrun(run_tool, tiny_config):
     line = one_line(run_tool('train.py', tiny_config(), '--launcher', 'pytorch', check=False))
-    assert '--launcher pytorch is for processes that torchrun starts; use tools/dist_train.sh' in line
+    assert '--launcher pytorch is for processes that torchrun starts' in line and 'tools/dist_train.sh' in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on this machine')
