@@ -6,7 +6,7 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 
 # isort: split
 
-from fasternet_mm.engine.cli import ConfigOptions, check_config, load_config, one_line_errors
+from fasternet_mm.engine.cli import ConfigOptions, check_config, command_line, load_config
 from fasternet_mm.visualization import draw_detections
 
 
@@ -33,5 +33,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_line_errors():
+    with command_line():
         main()

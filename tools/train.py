@@ -14,8 +14,8 @@ from fasternet_mm.engine.cli import (
     FittingCheckpointHook,
     build_runner,
     check_config,
+    command_line,
     load_config,
-    one_line_errors,
 )
 from fasternet_mm.errors import UserError
 
@@ -69,5 +69,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_line_errors():
+    with command_line():
         main()

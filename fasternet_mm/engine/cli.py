@@ -42,10 +42,13 @@ class ConfigOptions(DictAction):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the program with status 1 and one line on stderr for a UserError; let other exceptions show themselves."""
+def command_line() -> Iterator[None]:
+    """Around a tool's main: a UserError becomes one line on stderr and status 1; distributed processes end together."""
     try:
         yield
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except UserError as error:
         sys.exit(f'{Path(sys.argv[0]).name}: error: {" ".join(str(error).split())}')
 
@@ -121,7 +124,7 @@ def _check_backbone(model) -> None:
 def _check_checkpoints(cfg: Config, phase: str) -> None:
     paths = [cfg.get('load_from')]
     if phase == 'train':
-        paths += [node.get('checkpoint') for node in _dicts(cfg.model) if node.get('type') == 'Pretrained']
+        paths += [node.get('checkpoint') for node in _dicts(cfg.get('model')) if node.get('type') == 'Pretrained']
     for path in paths:
         if path and '://' not in path:
             require_file(path)
