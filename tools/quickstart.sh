@@ -10,7 +10,7 @@ work=work_dirs/mask_rcnn_fasternet_t0_sample
 echo "== drawing the sample data set"
 python tools/make_sample.py data/sample
 
-epochs=$(python -c "from mmengine.config import Config; print(Config.fromfile('$config', import_custom_modules=False).train_cfg.max_epochs)")
+epochs=$(sed -n 's/^max_epochs = \([0-9]*\).*/\1/p' $config)
 checkpoint=$work/epoch_$epochs.pth
 if [ -f "$checkpoint" ]; then
     echo "== already trained: $checkpoint"
