@@ -65,12 +65,17 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
             for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # what a kill during a save left behind
                 partial.unlink()
+        retired = runner.message_hub.runtime_info.get('retired_ckpt')  # and a kill before its deletion
+        if retired is not None:
+            self._remove(retired)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         with self._deletions_last():
             if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
                 if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                    self._remove(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+                    retired = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                    runner.message_hub.update_info('retired_ckpt', retired)
+                    self._remove(retired)
                 self.keep_ckpt_ids.append(step)
                 runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 

@@ -81,6 +81,8 @@ def test_a_kill_before_the_old_one_is_deleted_leaves_both(tmp_path):
         run(tmp_path, 5, max_keep_ckpts=1)
     assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth']
     assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    run(tmp_path, 5, max_keep_ckpts=1, resume=True)
+    assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_5.pth']
 
 
 def test_the_previous_best_goes_after_the_new_one_is_there(tmp_path):
