@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
@@ -97,13 +97,18 @@ class ExactResumeHook(Hook):
 
     def before_train(self, runner) -> None:
         loop, loader = runner.train_loop, runner.train_dataloader
+        seed = [runner.seed]
+        broadcast_object_list(seed)  # with randomness.diff_rank_seed each process has its own
         for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
             if hasattr(sampler, 'seed'):
-                sampler.seed = runner.seed  # without a seed in the config, mmengine draws one for the sampler alone
+                sampler.seed = seed[0]  # without a seed in the config, mmengine draws one for the sampler alone
         skip = self._batches_seen(runner) if isinstance(loop, EpochBasedTrainLoop) else 0
         if skip:
             runner.logger.info(f'Resuming within epoch {loop.epoch + 1}: its first {skip} batches are left out.')
-        loader.dataset.__getitems__ = _SeededFetch(loader.dataset, runner.seed)
+        if loader.batch_sampler is None:  # samples come one by one: left to the data set's own devices
+            return
+        if hasattr(loader.dataset, '__dict__'):  # a bare list draws nothing at random
+            loader.dataset.__getitems__ = _SeededFetch(loader.dataset, runner.seed)
         # the DataLoader forbids this assignment to protect its iterators; those of this run are still to be made
         object.__setattr__(loader, 'batch_sampler', _PlacedBatches(loader.batch_sampler, loop.epoch, skip))
 
