@@ -35,8 +35,7 @@ def draw_detections(
         device (str, optional): Defaults to a GPU if there is one.
     """
     model = init_detector(cfg, device=device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    require_loadable(model, content.get('state_dict', content))
+    require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='detections', line_width=1))
     visualizer.dataset_meta = dataset.metainfo
@@ -61,6 +60,6 @@ def draw_detections(
         row[0].set_ylabel(title)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    content = io.BytesIO()
-    figure.savefig(content, format=Path(out).suffix[1:] or 'png', dpi=120)
-    AtomicLocalBackend().put(content.getvalue(), out)
+    drawing = io.BytesIO()
+    figure.savefig(drawing, format=Path(out).suffix[1:] or 'png', dpi=120)
+    AtomicLocalBackend().put(drawing.getvalue(), out)

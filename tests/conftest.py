@@ -41,8 +41,8 @@ def shared_data() -> Path:
 def run_tool():
     """Run ``tools/NAME ARGS`` from the repository; returns the finished process with its output as text."""
 
-    def run(name: str, *args, check: bool = True, launcher=(), **kwargs) -> subprocess.CompletedProcess:
-        command = [sys.executable, *launcher, str(REPO / 'tools' / name), *map(str, args)]
+    def run(name: str, *args, check: bool = True, **kwargs) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPO / 'tools' / name), *map(str, args)]
         kwargs.setdefault('cwd', REPO)
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -6,7 +6,7 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 
 # isort: split
 
-from fasternet_mm.engine.cli import ConfigOptions, check_config, command_line, load_config
+from fasternet_mm.engine.cli import add_cfg_options, check_config, command_line, load_config
 from fasternet_mm.visualization import draw_detections
 
 
@@ -18,9 +18,7 @@ def main() -> None:
     parser.add_argument('--num-images', type=int, default=6, help='how many validation images (default: 6)')
     parser.add_argument('--score-thr', type=float, default=0.5, help='lowest score to draw (default: 0.5)')
     parser.add_argument('--device', help="e.g. 'cpu' or 'cuda:0' (default: a GPU if there is one)")
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if not args.out.endswith(('.png', '.jpg', '.pdf', '.svg')):
         parser.error(f'--out must end in .png, .jpg, .pdf or .svg, but is {args.out}')

@@ -1,7 +1,6 @@
 """Evaluate a detector or a classifier: mmdet's test.py, with the checks and the CPU support of fasternet_mm."""
 
 import argparse
-import os
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
 
@@ -12,12 +11,12 @@ from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
 from fasternet_mm.engine.cli import (
-    ConfigOptions,
     FittingCheckpointHook,
     build_runner,
     check_config,
     command_line,
     load_config,
+    parse_run_args,
 )
 from fasternet_mm.errors import UserError
 
@@ -26,21 +25,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a detector or a classifier')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--work-dir', help='folder for logs and metrics (default: work_dirs/<config name>)')
     parser.add_argument('--out', metavar='FILE.pkl', help='dump the predictions to a pickle file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='save pictures of predictions in this folder below the work dir')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each picture (default: 2)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, or flips")
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
-    args = parser.parse_args()
+    args = parse_run_args(parser)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl or .pickle, but is {args.out}')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 

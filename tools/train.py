@@ -1,7 +1,6 @@
 """Train a detector or a classifier: mmdet's train.py, with the checks and the CPU support of fasternet_mm."""
 
 import argparse
-import os
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
 
@@ -10,12 +9,12 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from fasternet_mm.engine.cli import (
-    ConfigOptions,
     FittingCheckpointHook,
     build_runner,
     check_config,
     command_line,
     load_config,
+    parse_run_args,
 )
 from fasternet_mm.errors import UserError
 
@@ -23,7 +22,6 @@ from fasternet_mm.errors import UserError
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector or a classifier')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help="scale the learning rate to this run's batch size")
     parser.add_argument(
@@ -33,14 +31,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CKPT',
         help='resume from this checkpoint; without a value, from the last one in the work dir',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run_args(parser)
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:

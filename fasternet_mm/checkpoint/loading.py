@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import barrier
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
@@ -80,7 +80,7 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
     cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / Path(urlparse(filename).path).name
     failure = None
     # one process a node downloads, to a temporary name that torch renames at the end
-    if (get_dist_info()[0] == 0 or int(os.environ.get('LOCAL_RANK', 0)) == 0) and not cached.is_file():
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not cached.is_file():
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(filename, str(cached), progress=os.isatty(2))

@@ -52,14 +52,24 @@ def require_matching(
         )
 
 
-def require_loadable(model: nn.Module, state_dict: dict) -> None:
-    """Raise where `state_dict` does not fill the whole of `model`; what torch loads strictly always does.
+def require_loadable(model: nn.Module, checkpoint) -> None:
+    """Load `checkpoint` into `model`, or raise where it does not fill the whole of it.
+
+    What torch loads strictly always fits: models may rename or resize tensors by hooks.
+
+    Args:
+        model (nn.Module): The model, unwrapped.
+        checkpoint (dict): A file's content: a state dict, or a dict that holds one under 'state_dict'.
 
     Raises:
-        CheckpointError: As :func:`require_matching`.
+        CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
     """
+    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state_dict, dict):
+        raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
+    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     try:
-        model.load_state_dict(dict(state_dict), strict=True)  # models may rename or resize by hooks
+        model.load_state_dict(dict(state_dict), strict=True)
     except RuntimeError:
         require_matching(model, state_dict)
 

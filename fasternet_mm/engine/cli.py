@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, RUNNERS, Registry
 from mmengine.runner import Runner
 
 from ..checkpoint import require_file, require_loadable
-from ..errors import CheckpointError, UserError
+from ..errors import UserError
 from ..models import FasterNet
 
 # mmengine reads `mmdet::` configs through it, once a base
@@ -39,6 +39,23 @@ class ConfigOptions(DictAction):
             if '=' not in value:
                 raise argparse.ArgumentError(self, f'expected key=value, but got {value!r}')
         super().__call__(parser, namespace, values, option_string)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
+    )
+
+
+def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse what train.py and test.py have in common with mmdet's, besides what `parser` has of its own."""
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
+    add_cfg_options(parser)
+    parser.add_argument('--launcher', choices=list(_LAUNCHERS), default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
 
 
 @contextmanager
@@ -196,10 +213,7 @@ class FittingCheckpointHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
-        state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-        if not isinstance(state_dict, dict):
-            raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
-        require_loadable(model, {key.removeprefix('module.'): value for key, value in state_dict.items()})
+        require_loadable(model, checkpoint)
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -190,7 +190,6 @@ class FasterNet(BaseModule):
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02))
         settings = self.resolve_arch(arch)
         depths = settings['depths']
-        self.arch = arch
         self.out_indices = self._resolve_out_indices(out_indices)
         if not -1 <= frozen_stages <= self.num_stages:
             raise ValueError(f'frozen_stages must be from -1 to {self.num_stages}, but is {frozen_stages}')
