@@ -5,10 +5,7 @@ model = dict(
     backbone=dict(
         arch='m',
         drop_path_rate=0.2,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_m-epoch.291-val_acc1.82.9620.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet://fasternet_m'),
     ),
     neck=dict(in_channels=[144, 288, 576, 1152]),
 )

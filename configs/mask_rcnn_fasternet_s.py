@@ -5,10 +5,7 @@ model = dict(
     backbone=dict(
         arch='s',
         drop_path_rate=0.15,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_s-epoch.299-val_acc1.81.2840.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet://fasternet_s'),
     ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -4,10 +4,7 @@ _base_ = './_base_/mask_rcnn_fasternet_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
         arch='t0',
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_t0-epoch.281-val_acc1.71.9180.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet://fasternet_t0'),
     ),
     neck=dict(in_channels=[40, 80, 160, 320]),
 )

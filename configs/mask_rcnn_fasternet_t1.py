@@ -4,10 +4,7 @@ _base_ = './_base_/mask_rcnn_fasternet_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
         arch='t1',
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_t1-epoch.291-val_acc1.76.2180.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet://fasternet_t1'),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -4,10 +4,7 @@ _base_ = './_base_/mask_rcnn_fasternet_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
         arch='t2',
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/JierunChen/FasterNet/releases/download/v1.0/fasternet_t2-epoch.289-val_acc1.78.8860.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet://fasternet_t2'),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -17,14 +17,18 @@ register_loaders()
 check_before_loading()
 
 from .engine import AtomicCheckpointHook, ExactResumeHook  # noqa: E402
-from .models import FasterNet, FasterNetBlock, PartialConv2d  # noqa: E402
+from .hub import register_models  # noqa: E402
+from .models import FasterNet, FasterNetBlock, FasterNetClsHead, PartialConv2d  # noqa: E402
 from .version import __version__  # noqa: E402
+
+register_models()
 
 __all__ = [
     'AtomicCheckpointHook',
     'ExactResumeHook',
     'FasterNet',
     'FasterNetBlock',
+    'FasterNetClsHead',
     'PartialConv2d',
     '__version__',
 ]

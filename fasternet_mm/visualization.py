@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
 from .checkpoint import require_loadable
-from .engine.checkpoint_hook import AtomicLocalBackend
+from .files import AtomicLocalBackend
 
 
 def draw_detections(

@@ -1,5 +1,6 @@
 """mmengine's checkpoint loaders for local files and URLs, with errors that say what to do."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -8,12 +9,15 @@ import re
 import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import torch
 from mmengine.dist import barrier
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
+from ..files import PARTIAL
 
 
 class DamagedCheckpointError(CheckpointError):
@@ -32,14 +36,18 @@ def register_loaders() -> None:
 def load_from_local(filename: str, map_location=None):
     """Load a local file with torch's own safety default (``weights_only=True`` since torch 2.6).
 
+    Files that end in .safetensors, as timm publishes them, need the package safetensors.
+
     Raises:
         CheckpointError: If there is no such file, if it is damaged, or if loading it would run code.
     """
     path = Path(filename).expanduser()
     require_file(filename)
     try:
+        if path.suffix == '.safetensors':
+            return safetensors_torch().load_file(path, device=str(map_location or 'cpu'))
         return torch.load(path, map_location=map_location)
-    except torch.cuda.OutOfMemoryError:
+    except (CheckpointError, torch.cuda.OutOfMemoryError):
         raise
     except pickle.UnpicklingError as error:
         suspects = _globals_of(path)
@@ -65,6 +73,19 @@ def load_from_local(filename: str, map_location=None):
         ) from error
 
 
+def safetensors_torch():
+    """The module ``safetensors.torch``.
+
+    Raises:
+        CheckpointError: If the package is not installed.
+    """
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise CheckpointError('files in the .safetensors format need a package: pip install safetensors') from error
+    return safetensors.torch
+
+
 def require_file(filename: str) -> None:
     """Raise CheckpointError where the local file `filename` does not exist."""
     if not Path(filename).expanduser().is_file():
@@ -74,32 +95,54 @@ def require_file(filename: str) -> None:
 def load_from_http(filename: str, map_location=None, model_dir: str | None = None):
     """Download a URL once into torch's hub cache, with a progress bar, and load it as a local file.
 
+    The size is checked against what the server announces, and a URL that ends in ``#sha256=<hexadecimal digits>``
+    against that hash, whether it was just downloaded or not.
+
     Raises:
-        CheckpointError: If it cannot be downloaded, with both ways out.
+        CheckpointError: If it cannot be downloaded, with both ways out; if it arrives damaged.
     """
-    cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / Path(urlparse(filename).path).name
+    url, _, sha256 = filename.partition('#sha256=')
+    cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / Path(urlparse(url).path).name
     failure = None
-    # one process a node downloads, to a temporary name that torch renames at the end
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not cached.is_file():
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not cached.is_file():  # one process a node
         try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(filename, str(cached), progress=os.isatty(2))
+            _download(url, cached)
         except OSError as error:
             failure = error
     barrier()
     if not cached.is_file():
         raise CheckpointError(
-            f'could not download {filename} ({_first_line(failure)}). Either download it elsewhere and put it at '
+            f'could not download {url} ({_first_line(failure)}). Either download it elsewhere and put it at '
             f'{cached}, or name a local file instead: --cfg-options model.backbone.init_cfg.checkpoint=FILE when '
             'training (model.backbone.init_cfg=None trains from random weights), the CHECKPOINT argument when testing.'
         ) from failure
+    if sha256:
+        with open(cached, 'rb') as file:
+            digest = hashlib.file_digest(file, 'sha256').hexdigest()
+        if digest != sha256.lower():
+            raise CheckpointError(f'{cached} has the SHA-256 {digest}, not {sha256}; remove it and try again')
     try:
         return load_from_local(str(cached), map_location)
-    except DamagedCheckpointError as error:  # torch does not notice that a connection ended too early
+    except DamagedCheckpointError as error:
         cached.unlink(missing_ok=True)
         raise CheckpointError(
-            f'{filename} arrived damaged and was removed from {cached.parent}; try again, or download it by hand'
+            f'{url} arrived damaged and was removed from {cached.parent}; try again, or download it by hand'
         ) from error
+
+
+def _download(url: str, target: Path) -> None:
+    """Raises OSError if the URL cannot be read, or ends before the size that the server announced."""
+    with urlopen(url, timeout=30) as response:
+        announced = int(response.headers.get('Content-Length') or 0)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print_log(f'Downloading {url} ({announced / 1e6:.1f} MB) to {target}', logger='current')
+    partial = target.with_name(target.name + PARTIAL)
+    torch.hub.download_url_to_file(url, str(partial), progress=os.isatty(2))
+    size = partial.stat().st_size
+    if announced and size != announced:  # torch does not notice that a connection ended too early
+        partial.unlink()
+        raise OSError(f'{size} of {announced} bytes arrived')
+    os.replace(partial, target)
 
 
 def _globals_of(path: Path) -> list[str] | None:

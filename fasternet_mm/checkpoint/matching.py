@@ -1,18 +1,26 @@
-"""Does a state dict fit a module? The one answer for backbones and whole models."""
+"""Does a checkpoint fit a model? The one answer for backbones, heads and whole models."""
 
 import functools
+import re
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import mmengine.runner.checkpoint
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .layouts import Layout, fit_layout
 
 _SHOWN = 10
 
 
 def require_matching(
-    module: nn.Module, state_dict: dict, prefix: str = '', optional: Callable[[str], bool] = lambda name: False
+    module: nn.Module,
+    state_dict: dict,
+    prefix: str = '',
+    optional: Callable[[str], bool] = lambda name: False,
+    cause: str | None = None,
 ) -> None:
     """Raise where `state_dict` would leave part of `module` as it is, or holds more than it.
 
@@ -21,13 +29,14 @@ def require_matching(
         state_dict (dict): Tensors by name; those under `prefix` belong to `module`.
         prefix (str): Name of `module` in `state_dict`, with a trailing dot, or ''.
         optional (Callable): Tells of a name below `prefix` whether either side may lack it.
+        cause (str, optional): What has most likely happened; without it, a guess by how much fits.
 
     Raises:
         CheckpointError: Lists the first ten missing, mis-shaped and unexpected tensors.
     """
 
-    def counts(key: str) -> bool:  # old files lack num_batches_tracked
-        return not key.endswith('num_batches_tracked') and not optional(key)
+    def counts(key: str) -> bool:
+        return _counts(key) and not optional(key)
 
     want = {key: value for key, value in module.state_dict().items() if counts(key)}
     have = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -39,21 +48,22 @@ def require_matching(
     ]
     unexpected = [key for key in have if counts(key) and key not in want]
     problems = [
-        f'{len(keys)} {kind}: {", ".join(keys[:_SHOWN])}{", ..." if len(keys) > _SHOWN else ""}'
+        f'{len(keys)} {kind}: {_listed(keys)}'
         for kind, keys in (('missing', missing), ('of another shape', misshaped), ('unexpected', unexpected))
         if keys
     ]
     if problems:
         fitting = len(want) - len(missing) - len(misshaped)
         variant = fitting * 2 > len(want) or len(misshaped) > len(missing)
+        cause = cause or f'a file of another {"variant or class count" if variant else "model"}'
         raise CheckpointError(
-            f'the checkpoint does not fit {type(module).__name__}: {fitting} of {len(want)} tensors match; most '
-            f'likely it is a file of another {"variant or class count" if variant else "model"}; {"; ".join(problems)}'
+            f'the checkpoint does not fit {type(module).__name__}: {fitting} of {len(want)} tensors match; most likely '
+            f'it is {cause}; {"; ".join(problems)}'
         )
 
 
 def require_loadable(model: nn.Module, checkpoint) -> None:
-    """Load `checkpoint` into `model`, or raise where it does not fill the whole of it.
+    """Load `checkpoint`, in any layout, into `model`, or raise where it does not fill the whole of it.
 
     What torch loads strictly always fits: models may rename or resize tensors by hooks.
 
@@ -64,40 +74,92 @@ def require_loadable(model: nn.Module, checkpoint) -> None:
     Raises:
         CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
     """
-    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state_dict, dict):
-        raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
-    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+    state_dict = {key.removeprefix('module.'): value for key, value in state_dict_of(checkpoint).items()}
+    layout, state_dict, _ = fit_layout(state_dict, _own_tensors(model))
     try:
         model.load_state_dict(dict(state_dict), strict=True)
     except RuntimeError:
-        require_matching(model, state_dict)
+        with _naming(layout):
+            for prefix, child in _checking(model):  # they know the likelier cause
+                child.check_state_dict(state_dict, prefix)
+            require_matching(model, state_dict)
+
+
+def state_dict_of(checkpoint) -> dict:
+    """The state dict in a file's content.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
+    return state_dict
 
 
 def check_before_loading() -> None:
-    """Let modules object before mmengine loads a state dict, which by itself only logs what does not fit.
+    """Give mmengine's one function for loading a state dict what it lacks: layouts, a check, and a line in the log.
 
-    A module objects by a method ``check_state_dict(state_dict, prefix)`` that raises. init_cfg, load_from, resume and
-    ``load_checkpoint`` all come through this one function of mmengine; torch's own ``load_state_dict`` does not.
+    By itself it only logs what does not fit. init_cfg, load_from, resume and ``load_checkpoint`` all come through it;
+    torch's own ``load_state_dict`` does not. A module takes part by a method ``check_state_dict(state_dict, prefix)``
+    that raises, or returns the names of tensors to leave out.
     """
     load_state_dict = mmengine.runner.checkpoint.load_state_dict
     if hasattr(load_state_dict, '__wrapped__'):
         return
 
     @functools.wraps(load_state_dict)
-    def checked(module, state_dict, *args, **kwargs):
-        for name, child in module.named_modules():
-            if hasattr(child, 'check_state_dict'):
-                parts = [part for part in name.split('.') if part not in ('', 'module')]  # 'module' is a DDP wrapper
-                prefix = ''.join(part + '.' for part in parts)
-                try:
-                    child.check_state_dict(state_dict, prefix)
-                except CheckpointError:
-                    if not _filled_by_hooks(module, state_dict, prefix):
-                        raise
-        return load_state_dict(module, state_dict, *args, **kwargs)
+    def checked(module, state_dict, strict=False, logger=None):
+        checking = _checking(module)
+        if checking:
+            state_dict = _fitted(module, state_dict, checking)
+        return load_state_dict(module, state_dict, strict, logger)
 
     mmengine.runner.checkpoint.load_state_dict = checked
+
+
+def _fitted(module: nn.Module, state_dict: dict, checking: list[tuple[str, nn.Module]]) -> dict:
+    own = _own_tensors(module)
+    layout, fitted, left_out = fit_layout(state_dict, own)
+    for prefix, child in checking:
+        try:
+            with _naming(layout):
+                refused = child.check_state_dict(fitted, prefix) or ()
+        except CheckpointError:
+            if not _filled_by_hooks(module, fitted, prefix):
+                raise
+        else:
+            left_out += refused
+            fitted = {name: tensor for name, tensor in fitted.items() if name not in refused} if refused else fitted
+    counted = [name for name in own if _counts(name)]
+    matched = sum(name in fitted and fitted[name].shape == own[name].shape for name in counted)
+    message = f'Checkpoint layout: {layout}. {matched} of {len(counted)} tensors of {type(module).__name__} matched.'
+    if left_out:
+        message += f' Left out: {len(left_out)} ({_listed(left_out)}).'
+    print_log(message, logger='current')
+    return fitted
+
+
+@contextmanager
+def _naming(layout: Layout):
+    """Adds to an error which layout was recognised."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f'{error} (layout recognised: {layout})') from error
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The module's tensors under the names that mmengine loads them by: wrappers such as DDP have no part in them."""
+    return {re.sub(r'(^|\.)module\.', r'\1', name): tensor for name, tensor in module.state_dict().items()}
+
+
+def _checking(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of `module` that check what is loaded, by the prefix of their names."""
+    found = ((name, child) for name, child in module.named_modules() if hasattr(child, 'check_state_dict'))
+    return [
+        (''.join(f'{part}.' for part in name.split('.') if part not in ('', 'module')), child) for name, child in found
+    ]
 
 
 def _filled_by_hooks(module: nn.Module, state_dict: dict, prefix: str) -> bool:
@@ -109,3 +171,11 @@ def _filled_by_hooks(module: nn.Module, state_dict: dict, prefix: str) -> bool:
     except RuntimeError:
         return False
     return not any(key.startswith(prefix) for key in missing)
+
+
+def _counts(name: str) -> bool:
+    return not name.endswith('num_batches_tracked')  # old files lack it
+
+
+def _listed(names: list[str]) -> str:
+    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')

@@ -1,35 +1,13 @@
 """A CheckpointHook that a kill at any moment cannot rob of its last whole checkpoint."""
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-PARTIAL = '.partial'
-
-
-class AtomicLocalBackend(LocalBackend):
-    """mmengine's LocalBackend, except that a file appears under its name only when it is whole and on disk."""
-
-    def put(self, obj: bytes, filepath) -> None:
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)
-        with open(partial, 'wb') as file:
-            file.write(obj)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-
-    def put_text(self, obj: str, filepath, encoding: str = 'utf-8') -> None:
-        self.put(obj.encode(encoding), filepath)
-
-
-register_backend('atomic', AtomicLocalBackend, force=True)
+from ..files import PARTIAL, AtomicLocalBackend
 
 
 class _DeletionsHeld:

@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, RUNNERS, Registry
 from mmengine.runner import Runner
 
-from ..checkpoint import require_file, require_loadable
+from ..checkpoint import require_loadable, require_source
 from ..errors import UserError
 from ..models import FasterNet
 
@@ -143,8 +143,8 @@ def _check_checkpoints(cfg: Config, phase: str) -> None:
     if phase == 'train':
         paths += [node.get('checkpoint') for node in _dicts(cfg.get('model')) if node.get('type') == 'Pretrained']
     for path in paths:
-        if path and '://' not in path:
-            require_file(path)
+        if path:
+            require_source(path)
 
 
 def _dicts(node) -> Iterator[dict]:

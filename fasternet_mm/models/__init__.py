@@ -4,6 +4,7 @@ import mmdet.registry
 import mmengine.registry
 import mmpretrain.registry
 
+from .cls_head import FasterNetClsHead
 from .fasternet import FasterNet, FasterNetBlock
 from .pconv import PartialConv2d
 
@@ -11,5 +12,6 @@ from .pconv import PartialConv2d
 # only a class that stands in all three answers to every spelling from everywhere.
 for registry in (mmengine.registry, mmdet.registry, mmpretrain.registry):
     registry.MODELS.register_module(module=FasterNet, force=True)
+mmpretrain.registry.MODELS.register_module(module=FasterNetClsHead, force=True)
 
-__all__ = ['FasterNet', 'FasterNetBlock', 'PartialConv2d']
+__all__ = ['FasterNet', 'FasterNetBlock', 'FasterNetClsHead', 'PartialConv2d']

@@ -13,7 +13,8 @@ from torch._dynamo import is_compiling  # torch.compiler has it from 2.2 on
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import require_matching
+from ..checkpoint import Layout
+from .fitting import check_backbone
 from .pconv import PartialConv2d
 
 
@@ -282,18 +283,34 @@ class FasterNet(BaseModule):
             part.eval()
             part.requires_grad_(False)
 
-    def check_state_dict(self, state_dict: dict, prefix: str = '') -> None:
-        """Raise CheckpointError where `state_dict` leaves part of the backbone as it is.
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The depth of a parameter, for mmpretrain's layer-wise learning rate decay.
 
-        Called whenever mmengine loads a checkpoint. A backbone that keeps its random weights, with no more than a
-        line in the log, costs days. Output norms, layer scale and stages that are not built may be absent on either
-        side, and so may the statistics of BN where another norm is used.
+        Args:
+            param_name (str): The parameter's name in the whole model.
+            prefix (str): The backbone's name in it, with a trailing dot. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The depth, and the number of depths: 0 for the stem, one more for each block (a merging
+            counts with the block after it), and the last for all that is new in a task: output norms, neck, heads.
         """
-        built = tuple(f'stages.{i}.' for i in range(len(self.stages)))
-        own = self.state_dict()
+        num_layers = sum(len(stage.blocks) for stage in self.stages[::2]) + 2
+        name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix) or not name.startswith(('patch_embed.', 'stages.')):
+            return num_layers - 1, num_layers
+        if name.startswith('patch_embed.'):
+            return 0, num_layers
+        position, *rest = name.removeprefix('stages.').split('.')
+        before = sum(len(stage.blocks) for stage in self.stages[: int(position) : 2])
+        return before + (int(rest[1]) if rest[0] == 'blocks' else 0) + 1, num_layers
 
-        def optional(name: str) -> bool:
-            required = name.startswith(('patch_embed.', *built)) and not name.endswith('layer_scale')
-            return not required or (name not in own and name.endswith(('running_mean', 'running_var')))
+    def check_state_dict(self, state_dict: dict, prefix: str = '') -> None:
+        """Raise CheckpointError where `state_dict` leaves part of the backbone as it is: see :func:`check_backbone`."""
+        check_backbone(self, state_dict, prefix)
 
-        require_matching(self, state_dict, prefix, optional)
+    def _checkpoint_filter(self, state_dict: dict, prefix: str, *args) -> None:
+        """mmpretrain's hook before an ImageClassifier loads foreign names, here for torch's own load_state_dict."""
+        if not prefix:
+            layout, tensors = Layout(state_dict), dict(state_dict)
+            state_dict.clear()
+            state_dict.update((layout.to_mm(name), tensor) for name, tensor in tensors.items())

@@ -11,6 +11,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
+from fasternet_mm.checkpoint import official_url
+
 RECIPE = TABLES['table7_coco_recipe']
 NETWORKS = TABLES['table8_variants']
 VARIANTS = ['s', 'm', 'l', 't0', 't1', 't2']
@@ -56,7 +58,7 @@ def test_pretrained_weights_are_the_official_files(arch):
     init_cfg = config_of(arch).model.backbone.init_cfg
     name = TABLES['official_weights']['classification'][arch]
     assert init_cfg.type == 'Pretrained'
-    assert init_cfg.checkpoint == f'https://github.com/JierunChen/FasterNet/releases/download/v1.0/{name}'
+    assert official_url(init_cfg.checkpoint) == f'https://github.com/JierunChen/FasterNet/releases/download/v1.0/{name}'
 
 
 @pytest.mark.parametrize('arch', VARIANTS)

@@ -9,7 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from fasternet_mm.engine import AtomicCheckpointHook, AtomicLocalBackend, checkpoint_hook
+from fasternet_mm import files
+from fasternet_mm.engine import AtomicCheckpointHook
+from fasternet_mm.files import AtomicLocalBackend
 
 
 class Line(BaseModel):
@@ -53,7 +55,7 @@ def test_keeps_what_it_is_told_to_keep(tmp_path):
 
 @pytest.mark.parametrize('written', [0.0, 0.5, 1.0])
 def test_a_kill_during_the_save_leaves_the_previous_checkpoint(tmp_path, written):
-    replace, saves = checkpoint_hook.os.replace, []
+    replace, saves = files.os.replace, []
 
     def killed_on_the_third(source, target):
         if str(target).endswith('.pth'):
@@ -64,7 +66,7 @@ def test_a_kill_during_the_save_leaves_the_previous_checkpoint(tmp_path, written
                 raise Killed
         replace(source, target)
 
-    with patch.object(checkpoint_hook.os, 'replace', killed_on_the_third), pytest.raises(Killed):
+    with patch.object(files.os, 'replace', killed_on_the_third), pytest.raises(Killed):
         run(tmp_path, 5, max_keep_ckpts=1)
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_2.pth']
     assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')

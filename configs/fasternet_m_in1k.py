@@ -1,0 +1,14 @@
+# Table 6, FasterNet-M: batch 2048, learning rate 0.002, weight decay 0.05, drop path 0.2, Mixup 0.5,
+# RandAugment 7, gradients clipped at 1. The authors report top-1 83.0 (table 3).
+_base_ = './_base_/fasternet_in1k.py'
+
+model = dict(
+    backbone=dict(arch='m', drop_path_rate=0.2),
+    head=dict(in_channels=1152),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.5), dict(type='CutMix', alpha=1.0)]),
+)
+
+train_dataloader = dict(batch_size=256)
+auto_scale_lr = dict(base_batch_size=2048)
+optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
+_base_.param_scheduler[0].start_factor = 1e-6 / 2e-3

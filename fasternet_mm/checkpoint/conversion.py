@@ -1,0 +1,56 @@
+"""A checkpoint file rewritten in another layout."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+from mmengine.runner import CheckpointLoader
+
+from ..errors import UserError
+from ..files import AtomicLocalBackend
+from .layouts import Layout, convert_state_dict
+from .loading import safetensors_torch
+from .matching import state_dict_of
+
+# what belongs to the optimizer in mmengine's files; the logged scalars go with it
+_OPTIMIZER = ('optimizer', 'param_schedulers', 'message_hub')
+
+
+def convert_checkpoint(src: str, dst: str, to: str, strip_optimizer: bool = False) -> tuple[Layout, Layout, str]:
+    """Write the checkpoint `src` to `dst` with its tensors named as in layout `to`, and all else as it was.
+
+    Args:
+        src (str): A file, a URL or a name as in :mod:`fasternet_mm.checkpoint.official`.
+        dst (str): The file to write; where it ends in .safetensors, tensors alone are kept.
+        to (str): 'mm', 'official' or 'timm'.
+        strip_optimizer (bool): Leave out the optimizer's state, its schedules and the logged scalars.
+
+    Returns:
+        tuple[Layout, Layout, str]: The layouts of `src` and `dst`, and the SHA-256 of `dst` in hexadecimal.
+
+    Raises:
+        UserError: If `dst` exists, or cannot be written.
+        CheckpointError: As :func:`convert_state_dict`, and if `src` cannot be loaded.
+    """
+    if Path(dst).exists():
+        raise UserError(f'{dst} exists already; remove it, or choose another name')
+    checkpoint = CheckpointLoader.load_checkpoint(src, map_location='cpu', logger='silent')
+    before = state_dict_of(checkpoint)
+    after = convert_state_dict(before, to)
+    if checkpoint is before:
+        checkpoint = after
+    else:
+        dropped = _OPTIMIZER if strip_optimizer else ()
+        checkpoint = {key: value for key, value in checkpoint.items() if key not in dropped} | {'state_dict': after}
+    if Path(dst).suffix == '.safetensors':
+        content = safetensors_torch().save(after)
+    else:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        content = buffer.getvalue()
+    try:
+        AtomicLocalBackend().put(content, dst)
+    except OSError as error:
+        raise UserError(f'{dst} cannot be written: {error}') from error
+    return Layout(before), Layout(after), hashlib.sha256(content).hexdigest()

@@ -1,0 +1,56 @@
+"""The classification head of the paper's table 8."""
+
+import torch
+from mmcv.cnn import build_activation_layer
+from mmpretrain.models.heads import ClsHead
+from torch import Tensor, nn
+
+from .fitting import check_head
+
+
+class FasterNetClsHead(ClsHead):
+    """Global average pooling, a 1x1 convolution without bias, an activation, and a linear layer (table 8).
+
+    Args:
+        num_classes (int): Number of classes.
+        in_channels (int): Channels of the backbone's last map, eight times its ``embed_dims``.
+        hidden_channels (int): Width between the convolution and the linear layer. Defaults to 1280.
+        act_cfg (dict): Activation, the backbone's own: GELU for T0 and T1, ReLU for the others (the default).
+        ignore_mismatched_sizes (bool): Allow a checkpoint of another number of classes: its linear layer is then left
+            out, which the log says. Otherwise it is an error. Defaults to False.
+        init_cfg (dict | list[dict], optional): Defaults to a truncated normal of std 0.02, biases 0.
+        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of :class:`mmpretrain.models.ClsHead`.
+
+    Shape:
+        Input: the backbone's outputs, of which the last is used: (N, in_channels, H, W).
+        Output: logits (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        hidden_channels: int = 1280,
+        act_cfg: dict = dict(type='ReLU'),
+        ignore_mismatched_sizes: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        **kwargs,
+    ) -> None:
+        default_init = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
+        super().__init__(init_cfg=init_cfg or default_init, **kwargs)
+        self.ignore_mismatched_sizes = ignore_mismatched_sizes
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv = nn.Conv2d(in_channels, hidden_channels, 1, bias=False)
+        self.act = build_activation_layer(act_cfg)
+        self.fc = nn.Linear(hidden_channels, num_classes)
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """The features before the linear layer, (N, hidden_channels)."""
+        return torch.flatten(self.act(self.conv(self.pool(feats[-1]))), 1)
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        return self.fc(self.pre_logits(feats))
+
+    def check_state_dict(self, state_dict: dict, prefix: str = '') -> list[str]:
+        """Raise CheckpointError where `state_dict` does not fit the head: see :func:`check_head`."""
+        return check_head(self, state_dict, prefix)

@@ -1,0 +1,80 @@
+"""Whether a checkpoint fits the parts of a FasterNet, and if not, why."""
+
+import re
+
+from mmengine.logging import print_log
+from torch import nn
+
+from ..checkpoint import require_matching
+
+
+def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
+    """Called whenever mmengine loads a checkpoint into a model with a FasterNet.
+
+    A backbone that keeps its random weights, with no more than a line in the log, costs days. Output norms, layer scale
+    and stages that are not built may be absent on either side, and so may the statistics of BN where another norm is
+    used.
+
+    Args:
+        backbone (nn.Module): A FasterNet.
+        state_dict (dict): Tensors by name; those under `prefix` belong to `backbone`.
+        prefix (str): Name of `backbone` in `state_dict`, with a trailing dot, or ''.
+
+    Raises:
+        CheckpointError: Says which tensors do not fit and what has most likely happened.
+    """
+    built = tuple(f'stages.{i}.' for i in range(len(backbone.stages)))
+    own = backbone.state_dict()
+
+    def optional(name: str) -> bool:
+        required = name.startswith(('patch_embed.', *built)) and not name.endswith('layer_scale')
+        return not required or (name not in own and name.endswith(('running_mean', 'running_var')))
+
+    theirs, ours = _variant(state_dict, prefix), _variant(own, '')
+    if theirs is None:
+        cause = 'a file of another model'
+    elif (theirs[0], theirs[1][: len(ours[1])]) == ours:
+        cause = 'incomplete, or of other settings such as n_div or mlp_ratio'
+    else:
+        known = {(arch['embed_dims'], arch['depths']): name for name, arch in backbone.arch_settings.items()}
+        names = [f'{known.get(v, "")} ({v[0]} channels, depths {v[1]})'.strip() for v in (theirs, ours)]
+        cause = f'a file of another variant: {names[0]}, where the model is {names[1]}'
+    require_matching(backbone, state_dict, prefix, optional, cause)
+
+
+def _variant(state_dict: dict, prefix: str) -> tuple[int, tuple[int, ...]] | None:
+    """Channels and depths of the FasterNet under `prefix`, or None."""
+    stem = state_dict.get(f'{prefix}patch_embed.proj.weight')
+    pattern = re.compile(re.escape(prefix) + r'stages\.(\d+)\.blocks\.(\d+)\.spatial_mixing\.')
+    blocks = {(int(m[1]), int(m[2])) for m in map(pattern.match, state_dict) if m}
+    if stem is None or not blocks:
+        return None
+    stages = sorted({stage for stage, _ in blocks})
+    return stem.shape[0], tuple(sum(stage == s for s, _ in blocks) for stage in stages)
+
+
+def check_head(head: nn.Module, state_dict: dict, prefix: str) -> list[str]:
+    """As :func:`check_backbone`, for a FasterNetClsHead.
+
+    Returns:
+        list[str]: What is to be left out: the linear layer of a file of another class count, where
+        ``head.ignore_mismatched_sizes`` allows it.
+    """
+    if not any(name.startswith(prefix) for name in state_dict):
+        print_log('The checkpoint has no classification head: the head keeps its initial weights.', 'current', 30)
+        return []
+    linear = [f'{prefix}fc.weight', f'{prefix}fc.bias']
+    classes = {len(state_dict[name]) for name in linear if name in state_dict}
+    cause = 'a file of another variant or another head'
+    if classes and classes != {head.fc.out_features}:
+        counts = f'the file has {max(classes)} classes, the model {head.fc.out_features}'
+        if head.ignore_mismatched_sizes:
+            print_log(f'As asked, the linear layer keeps its initial weights: {counts}.', 'current', 30)
+            require_matching(head, state_dict, prefix, lambda name: name.startswith('fc.'))
+            return linear
+        cause = (
+            f'a head of another class count: {counts}. To train the others from there, and the linear layer anew, set '
+            'model.head.ignore_mismatched_sizes=True'
+        )
+    require_matching(head, state_dict, prefix, cause=cause)
+    return []

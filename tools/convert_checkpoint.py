@@ -1,0 +1,24 @@
+"""Rewrite a FasterNet checkpoint in the layout of mm (mmdet and mmpretrain), the official code, or timm."""
+
+import argparse
+
+from fasternet_mm.checkpoint import LAYOUTS, convert_checkpoint
+from fasternet_mm.engine.cli import command_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', help="checkpoint file, URL, or fasternet://NAME for one of the authors' files")
+    parser.add_argument('dst', help='file to write: .pth, or .safetensors for the tensors alone')
+    parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout to write; that of SRC is recognised')
+    parser.add_argument(
+        '--strip-optimizer', action='store_true', help="leave out the optimizer's state, schedules and logged values"
+    )
+    args = parser.parse_args()
+    before, after, digest = convert_checkpoint(**vars(args))
+    print(f'{args.src}: {before} -> {args.dst}: {after}\nsha256 {digest}')
+
+
+if __name__ == '__main__':
+    with command_line():
+        main()
