@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmcv
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +14,25 @@ torch.set_num_threads(1)
 
 import fasternet_mm  # noqa: E402, F401
 
+# isort: split
+from mmengine.config import Config  # noqa: E402
+from mmpretrain.registry import MODELS  # noqa: E402
+
 REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / 'shared'
+CLASSES = ('blue', 'green', 'red')
+
+
+def classifier_config(arch: str) -> Config:
+    return Config.fromfile(REPO / 'configs' / f'fasternet_{arch}_in1k.py')
+
+
+def build_classifier(arch: str, **head) -> torch.nn.Module:
+    """The shipped ImageNet classifier of a variant."""
+    cfg = classifier_config(arch)
+    cfg.model.head.update(head)
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    return MODELS.build(cfg.model)
 
 
 @pytest.fixture
@@ -22,12 +41,37 @@ def tiny():
     return dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), act_cfg=dict(type='ReLU')))
 
 
+@pytest.fixture
+def tiny_classifier(tiny):
+    """Config of an ImageClassifier of three classes that costs nothing."""
+    return dict(
+        type='ImageClassifier',
+        backbone=dict(type='FasterNet', **tiny),
+        head=dict(type='FasterNetClsHead', num_classes=3, in_channels=64, hidden_channels=16),
+    )
+
+
 @pytest.fixture(scope='session')
 def sample(tmp_path_factory) -> Path:
     """A small generated data set."""
     from fasternet_mm.datasets import generate_shapes
 
     return generate_shapes(tmp_path_factory.mktemp('sample'), num_train=12, num_val=4, size=64)
+
+
+@pytest.fixture(scope='session')
+def image_folder(tmp_path_factory) -> Path:
+    """Three classes of four images, each class of its own colour: ``train/<class>/<n>.png``, and ``val`` the same."""
+    root = tmp_path_factory.mktemp('folder')
+    rng = np.random.RandomState(0)
+    for split in ('train', 'val'):
+        for channel, name in enumerate(CLASSES):
+            (root / split / name).mkdir(parents=True)
+            for number in range(4):
+                picture = rng.randint(0, 100, (80, 96, 3), np.uint8)
+                picture[..., channel] += 150
+                mmcv.imwrite(picture, str(root / split / name / f'{number}.png'))
+    return root
 
 
 @pytest.fixture(scope='session')

@@ -9,6 +9,7 @@ import torch
 DATA = Path(__file__).parent / 'data'
 LAYOUT = json.loads((DATA / 'official_layout.json').read_text())
 TABLES = json.loads((DATA / 'tables.json').read_text())
+VARIANTS = list(LAYOUT)
 
 
 def official_state_dict(arch: str, kind: str, seed: int) -> dict[str, torch.Tensor]:

@@ -62,9 +62,8 @@ test_dataloader = val_dataloader
 auto_scale_lr = dict(base_batch_size=4096)
 
 optim_wrapper = dict(
+    # fp16, with a dynamic loss scale
     type='AmpOptimWrapper',
-    dtype='float16',
-    loss_scale='dynamic',
     optimizer=dict(lr=4e-3),
     # the official code decays norms and biases, too
     paramwise_cfg=None,

@@ -97,9 +97,7 @@ def convert_state_dict(state_dict: dict, to: str) -> dict:
     """
     layout = Layout(state_dict)
     if layout.kind == 'foreign':
-        raise CheckpointError(
-            f'no FasterNet, or more than one, in this state dict: no single tensor is named ...{_MARK}'
-        )
+        raise CheckpointError(f'the checkpoint holds no FasterNet, or several: not just one tensor is named ...{_MARK}')
     renamed = {layout.to_mm(name): tensor for name, tensor in state_dict.items()}
     if to == 'mm' or (to == 'official' and layout.part == 'detector'):
         return renamed if layout.kind != 'mm' else state_dict

@@ -102,7 +102,9 @@ def test_a_known_hash_is_checked_at_every_load(server, cache):
     url = server.url(f't0.pth#sha256={digest}')
     initialised(url)
     torch.save({**WEIGHTS, 'patch_embed.norm.bias': torch.zeros(40)}, cache / 't0.pth')
-    with pytest.raises(CheckpointError, match=rf't0\.pth has the SHA-256 \w{{64}}, not {digest}; remove it and try again'):
+    with pytest.raises(
+        CheckpointError, match=rf't0\.pth has the SHA-256 \w{{64}}, not {digest}; remove it and try again'
+    ):
         initialised(url)
 
 

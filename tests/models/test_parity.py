@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import build_classifier
 from golden import DATA, image, official_state_dict, relative
 
 from fasternet_mm import FasterNet
+from fasternet_mm.checkpoint import convert_state_dict
 
 GOLDEN = np.load(DATA / 'golden_s_detection_backbone.npz')
 SHAPE = (2, 3, 64, 96)
@@ -23,6 +25,17 @@ def test_four_features_in_fp32(detection_backbone):
         outs = detection_backbone.eval()(image(SHAPE, seed=5))
     for i, out in enumerate(outs):
         assert relative(out, GOLDEN[f'feature{i}']) < 1e-5
+
+
+@pytest.mark.parametrize(('arch', 'seeds'), [('t0', (0, 1)), ('t2', (2, 3))])
+def test_logits_in_fp32(arch, seeds):
+    model = build_classifier(arch).eval()
+    model.load_state_dict(convert_state_dict(official_state_dict(arch, 'classification', seeds[0]), 'mm'))
+    golden = np.load(DATA / f'golden_{arch}_classification.npz')
+    for name in golden:
+        shape = tuple(map(int, name.removeprefix('logits_').split('x')))
+        with torch.no_grad():
+            assert relative(model(image(shape, seeds[1])), golden[name]) < 1e-5
 
 
 def test_a_training_step_in_fp64(detection_backbone):
