@@ -81,7 +81,7 @@ def shared_data() -> Path:
     return SHARED / 'data'
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def run_tool():
     """Run ``tools/NAME ARGS`` from the repository; returns the finished process with its output as text."""
 

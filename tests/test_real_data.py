@@ -1,4 +1,4 @@
-"""64 real COCO images, where they are (they are not part of the repository)."""
+"""64 real COCO and 64 real ImageNet images, where they are (they are not part of the repository)."""
 
 import json
 import re
@@ -45,3 +45,15 @@ def test_the_shipped_s_config_trains_on_coco_and_prints_pycocotools_ap(shared_da
         evaluation.summarize()
         printed = float(re.findall(rf'{kind}_mAP_copypaste: (\S+)', done.stdout)[-1])
         assert printed == pytest.approx(evaluation.stats[0], abs=1e-3)
+
+
+def test_t0_learns_64_classes_of_one_photograph_each(shared_data, run_tool, tmp_path):
+    """From random weights, by the README's ten lines and mmpretrain's own evaluation."""
+    (code,) = [code for code in re.findall(r'```python\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
+               if 'CustomDataset' in code]  # fmt: skip
+    code = code.replace("'./configs", f"'{REPO}/configs").replace('data/pets', f'{shared_data}/imagenet64')
+    code = code.replace('num_classes=37', 'num_classes=64').replace("'fasternet://fasternet_t0'", 'None')
+    config = tmp_path / 'imagenet64.py'
+    config.write_text(re.sub(r"data_prefix='\w+'", "data_prefix=''", code))
+    done = run_tool('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options', 'randomness.seed=0')
+    assert float(re.findall(r'accuracy/top1: ([\d.]+)', done.stdout)[-1]) >= 90

@@ -9,7 +9,6 @@ import sys
 
 import cv2
 import pytest
-import torch
 from conftest import REPO
 from mmengine.runner import CheckpointLoader
 from pycocotools.coco import COCO
@@ -115,41 +114,3 @@ def test_two_processes_train_and_end_with_the_same_weights(tiny_config, tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(printed_ap(done.stdout, 'bbox')) == 6
-
-
-def test_a_classification_config_trains_and_is_tested(run_tool, tmp_path):
-    for split in ('train', 'val'):
-        for index, name in enumerate(('dark', 'light')):
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(4):
-                picture = (torch.rand(48, 48, 3) * 100 + 130 * index).byte().numpy()
-                cv2.imwrite(str(tmp_path / split / name / f'{i}.png'), picture)
-    pipeline = "[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]"
-    config = tmp_path / 'classifier.py'
-    config.write_text(
-        "custom_imports = dict(imports=['fasternet_mm'], allow_failed_imports=False)\n"
-        "default_scope = 'mmpretrain'\n"
-        'model = dict(type="ImageClassifier",\n'
-        '    backbone=dict(type="FasterNet", arch=dict(embed_dims=8, depths=(1, 1, 1, 1)), out_indices=(3,)),\n'
-        '    neck=dict(type="GlobalAveragePooling"),\n'
-        '    head=dict(type="LinearClsHead", num_classes=2, in_channels=64, topk=(1,)))\n'
-        'data_preprocessor = dict(num_classes=2, mean=[127.5] * 3, std=[64.0] * 3)\n'
-        'def loader(split):\n'
-        f'    return dict(batch_size=4, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=split == "train"),\n'
-        f'        dataset=dict(type="CustomDataset", data_root="{tmp_path}/" + split, pipeline={pipeline}))\n'
-        'train_dataloader = loader("train")\n'
-        'val_dataloader = test_dataloader = loader("val")\n'
-        'val_evaluator = test_evaluator = dict(type="Accuracy", topk=1)\n'
-        'train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)\n'
-        'val_cfg = test_cfg = dict()\n'
-        'optim_wrapper = dict(optimizer=dict(type="AdamW", lr=0.01))\n'
-        'default_hooks = dict(checkpoint=dict(type="AtomicCheckpointHook", max_keep_ckpts=1))\n'
-        'custom_hooks = [dict(type="ExactResumeHook")]\n'
-        'randomness = dict(seed=0)\n'
-        'del loader\n'
-    )
-    work = tmp_path / 'work'
-    run_tool('train.py', config, '--work-dir', work)
-    done = run_tool('test.py', config, work / 'epoch_8.pth', '--work-dir', work, '--out', tmp_path / 'out.pkl')
-    assert float(re.findall(r'accuracy/top1: ([\d.]+)', done.stdout)[-1]) > 90
-    assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 8
