@@ -16,6 +16,7 @@ import fasternet_mm  # noqa: E402, F401
 
 # isort: split
 from mmengine.config import Config  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 
 REPO = Path(__file__).parents[1]
@@ -33,6 +34,13 @@ def build_classifier(arch: str, **head) -> torch.nn.Module:
     cfg.model.head.update(head)
     cfg.model.data_preprocessor = cfg.data_preprocessor
     return MODELS.build(cfg.model)
+
+
+@pytest.fixture
+def mmpretrain_scope():
+    """Names are mmpretrain's, whatever scope a test before has left behind."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
 
 
 @pytest.fixture

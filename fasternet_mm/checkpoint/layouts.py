@@ -42,14 +42,14 @@ class Layout:
         state_dict (dict): Tensors by name.
 
     Attributes:
-        kind (str): 'mm', 'official' or 'timm'; 'foreign' without a FasterNet in it, and with more than one.
+        kind (str): 'mm', 'official' or 'timm'; 'unrecognised' without a FasterNet in it, and with more than one.
         prefix (str): What stands before the backbone's own names.
-        part (str): What the file holds: 'classifier', 'detector' or 'backbone'.
+        part (str): What the file holds: 'classifier', 'detector', 'backbone', or 'model' where it is unrecognised.
     """
 
     def __init__(self, state_dict: dict) -> None:
         prefixes = [name.removesuffix(_MARK) for name in state_dict if name.endswith(_MARK)]
-        self.kind, self.prefix, self.part = 'foreign', '', 'model'
+        self.kind, self.prefix, self.part = 'unrecognised', '', 'model'
         if len(prefixes) != 1:
             return
         (self.prefix,) = prefixes
@@ -71,7 +71,7 @@ class Layout:
 
     def to_mm(self, name: str) -> str:
         """The name in layout mm of a tensor of this state dict; tensors not of FasterNet keep theirs."""
-        if self.kind in ('mm', 'foreign') or not name.startswith(self.prefix):
+        if self.kind in ('mm', 'unrecognised') or not name.startswith(self.prefix):
             return name
         name = name.removeprefix(self.prefix)
         for mm, here in _HEADS[self.kind].items():
@@ -96,7 +96,7 @@ def convert_state_dict(state_dict: dict, to: str) -> dict:
             detector and its output norms).
     """
     layout = Layout(state_dict)
-    if layout.kind == 'foreign':
+    if layout.kind == 'unrecognised':
         raise CheckpointError(f'the checkpoint holds no FasterNet, or several: not just one tensor is named ...{_MARK}')
     renamed = {layout.to_mm(name): tensor for name, tensor in state_dict.items()}
     if to == 'mm' or (to == 'official' and layout.part == 'detector'):
@@ -139,7 +139,7 @@ def fit_layout(state_dict: dict, wanted: Container[str]) -> tuple[Layout, dict, 
         where the model is one. What needs no change, and what is not recognised, is returned as it is.
     """
     layout = Layout(state_dict)
-    if layout.kind == 'foreign':
+    if layout.kind == 'unrecognised':
         return layout, state_dict, []
     names = {name: layout.to_mm(name) for name in state_dict}
     head = _HEADS['official']

@@ -82,7 +82,10 @@ def require_loadable(model: nn.Module, checkpoint) -> None:
         with _naming(layout):
             for prefix, child in _checking(model):  # they know the likelier cause
                 child.check_state_dict(state_dict, prefix)
-            require_matching(model, state_dict)
+            wanted, there = ({name.split('.')[0] for name in names} for names in (model.state_dict(), state_dict))
+            absent = sorted(wanted - there)
+            cause = f'a file without {", ".join(absent)}' if 0 < len(absent) < len(wanted) else None
+            require_matching(model, state_dict, cause=cause)
 
 
 def state_dict_of(checkpoint) -> dict:
@@ -92,7 +95,7 @@ def state_dict_of(checkpoint) -> dict:
         CheckpointError: If there is none.
     """
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+    if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
     return state_dict
 

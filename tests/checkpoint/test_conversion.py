@@ -12,6 +12,8 @@ from mmpretrain.registry import MODELS
 from fasternet_mm.checkpoint import convert_checkpoint, convert_state_dict
 from fasternet_mm.errors import CheckpointError, UserError
 
+pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
+
 
 def equal(a: dict, b: dict) -> bool:
     return list(a) == list(b) and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)

@@ -21,6 +21,8 @@ from fasternet_mm import FasterNet
 from fasternet_mm.checkpoint import Layout, convert_state_dict
 from fasternet_mm.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
+
 HEAD = 'head.conv.weight', 'head.fc.weight', 'head.fc.bias'
 
 

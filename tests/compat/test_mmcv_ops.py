@@ -271,10 +271,11 @@ def test_an_operator_that_is_missing_says_so_when_called():
 
 
 def test_a_compiled_mmcv_wins(tmp_path):
-    (tmp_path / '_ext.py').write_text('compiled = True')  # stands for _ext.cpython-*.so in mmcv's folder
+    # stands for _ext.cpython-*.so in mmcv's folder, with all its functions
+    (tmp_path / '_ext.py').write_text('compiled = True\ndef __getattr__(name):\n    return print\n')
     code = (
-        f'import fasternet_mm, mmcv; mmcv.__path__.append({str(tmp_path)!r}); '
-        'import mmcv._ext; print(getattr(mmcv._ext, "compiled", False))'
+        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import fasternet_mm; '
+        'import mmcv._ext; print(mmcv._ext.compiled is True)'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == 'True', done.stderr

@@ -11,21 +11,17 @@ from conftest import CLASSES, build_classifier, classifier_config
 from golden import TABLES, VARIANTS
 from mmcv.transforms import Compose
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
+
+pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 
 COMMON = TABLES['table6_imagenet_recipe']['common']
 RECIPE = TABLES['table6_imagenet_recipe']['per_variant']
 
 every_variant = pytest.mark.parametrize('arch', VARIANTS)
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        yield
 
 
 @every_variant

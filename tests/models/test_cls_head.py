@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fasternet_mm import FasterNet, FasterNetClsHead
 
+pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
+
 VARIANTS = TABLES['table8_variants']
 
 

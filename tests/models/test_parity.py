@@ -9,6 +9,8 @@ from golden import DATA, image, official_state_dict, relative
 from fasternet_mm import FasterNet
 from fasternet_mm.checkpoint import convert_state_dict
 
+pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
+
 GOLDEN = np.load(DATA / 'golden_s_detection_backbone.npz')
 SHAPE = (2, 3, 64, 96)
 

@@ -5,6 +5,7 @@ import timm
 import torch
 from conftest import build_classifier
 from golden import VARIANTS, image, official_state_dict, relative
+from mmengine.registry import DefaultScope
 
 from fasternet_mm.checkpoint import convert_state_dict
 
@@ -15,7 +16,9 @@ SHAPES = [(2, 3, 128, 128), (1, 3, 96, 160)]
 def pair(request):
     """Ours and timm's, with one set of weights: the statistics of BN are far from their start, too."""
     weights = official_state_dict(request.param, 'classification', seed=6)
-    ours, theirs = build_classifier(request.param).eval(), timm.create_model(f'fasternet_{request.param}').eval()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        ours = build_classifier(request.param).eval()
+    theirs = timm.create_model(f'fasternet_{request.param}').eval()
     theirs.load_state_dict(convert_state_dict(weights, 'timm'), strict=True)
     ours.load_state_dict(convert_state_dict(theirs.state_dict(), 'mm'), strict=True)
     return ours, theirs
@@ -35,6 +38,7 @@ def test_logits_and_four_features(pair, shape):
         assert relative(got, want) < 1e-5
 
 
+@pytest.mark.usefixtures('mmpretrain_scope')
 @pytest.mark.parametrize('mode', ['train', 'eval'])
 def test_gradients(mode):
     """In fp64: a training step of T0 (without drop path) is timm's."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from torchvision.models import resnet18
 
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.cli import check_config
@@ -107,9 +108,17 @@ def test_data_that_fetches_itself_or_is_remote_need_not_be_here():
 
 
 def test_a_checkpoint_of_another_model(run_tool, tiny_config, tmp_path):
-    torch.save(FasterNet('t0').state_dict(), tmp_path / 'other.pth')
+    torch.save(resnet18().state_dict(), tmp_path / 'other.pth')
     line = one_line(run_tool('test.py', tiny_config(), tmp_path / 'other.pth', check=False))
-    assert 'does not fit MaskRCNN' in line and 'it is a file of another model' in line
+    assert 'it is a file of another model' in line and '(layout recognised: unrecognised model)' in line
+
+
+def test_a_classification_file_where_a_whole_detector_is_needed(run_tool, tiny_config, tmp_path, tiny):
+    tiny['arch']['depths'] = (1, 1, 2, 1)
+    torch.save(FasterNet(**tiny).state_dict(), tmp_path / 'backbone.pth')
+    line = one_line(run_tool('test.py', tiny_config(), tmp_path / 'backbone.pth', check=False))
+    assert 'does not fit MaskRCNN' in line and 'it is a file without neck, roi_head, rpn_head' in line
+    assert '(layout recognised: official backbone)' in line
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
