@@ -44,7 +44,7 @@ setup(
     ],
     extras_require={
         'lite': ['mmcv-lite>=2.1,<2.2'],
-        'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],
+        'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm', 'safetensors'],
     },
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,

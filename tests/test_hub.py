@@ -74,7 +74,10 @@ def test_the_inferencer(weights, picture):
 def test_pretrained_weights_out_of_reach_say_so(monkeypatch, tmp_path):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')  # nobody listens
-    with pytest.raises(CheckpointError, match=r'could not download https://github.com/.*fasternet_t0.*put it at'):
+    with pytest.raises(
+        CheckpointError,
+        match='could not download https://github.com/.*t0.*put it at .*in Python pretrained=FILE',
+    ):
         get_model(NAMES['t0'], pretrained=True)
 
 

@@ -1,6 +1,7 @@
 """Evaluate a detector or a classifier: mmdet's test.py, with the checks and the CPU support of fasternet_mm."""
 
 import argparse
+import os
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
 
@@ -44,8 +45,11 @@ def add_visualization(cfg: Config, args: argparse.Namespace) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError('--show and --show-dir need default_hooks.visualization in the config')
-    enable, folder = ('enable', 'out_dir') if is_classifier(cfg) else ('draw', 'test_out_dir')
-    hook.update({enable: True, 'show': args.show, 'wait_time': args.wait_time, folder: args.show_dir})
+    hook.update(show=args.show, wait_time=args.wait_time)
+    if is_classifier(cfg):  # mmdet's hook puts its folder below the work dir itself
+        hook.update(enable=True, out_dir=args.show_dir and os.path.join(cfg.work_dir, args.show_dir))
+    else:
+        hook.update(draw=True, test_out_dir=args.show_dir)
 
 
 def add_tta(cfg: Config) -> None:

@@ -7,6 +7,7 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 # isort: split
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
 from fasternet_mm.engine.cli import (
     FittingCheckpointHook,
@@ -42,9 +43,13 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
+    if args.resume == 'auto':
+        # at a first start there is nothing to resume, and load_from stands
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        cfg.load_from = None if cfg.resume else cfg.get('load_from')
+    elif args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = args.resume
 
 
 def main() -> None:

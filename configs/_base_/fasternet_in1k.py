@@ -66,7 +66,7 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(lr=4e-3),
     # the official code decays norms and biases, too
-    paramwise_cfg=None,
+    paramwise_cfg=dict(_delete_=True),
 )
 # warm-up in steps of an epoch instead of an iteration
 param_scheduler = [

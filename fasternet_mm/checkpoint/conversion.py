@@ -38,13 +38,21 @@ def convert_checkpoint(src: str, dst: str, to: str, strip_optimizer: bool = Fals
     checkpoint = CheckpointLoader.load_checkpoint(src, map_location='cpu', logger='silent')
     before = state_dict_of(checkpoint)
     after = convert_state_dict(before, to)
-    if checkpoint is before:
-        checkpoint = after
-    else:
+    if 'state_dict' in checkpoint:
         dropped = _OPTIMIZER if strip_optimizer else ()
         checkpoint = {key: value for key, value in checkpoint.items() if key not in dropped} | {'state_dict': after}
+        if 'ema_state_dict' in checkpoint:  # mmengine's average: named as a DDP's, and a counter of steps
+            average = dict(checkpoint['ema_state_dict'])
+            steps = {name: average.pop(name) for name in list(average) if not name.startswith('module.')}
+            average = convert_state_dict(state_dict_of(average), to)
+            checkpoint['ema_state_dict'] = {f'module.{name}': tensor for name, tensor in average.items()} | steps
+    else:
+        checkpoint = after
     if Path(dst).suffix == '.safetensors':
-        content = safetensors_torch().save(after)
+        tensors = {name: value for name, value in after.items() if isinstance(value, torch.Tensor)}
+        # its format knows neither strides nor shared storage
+        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        content = safetensors_torch().save(tensors)
     else:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)

@@ -14,6 +14,8 @@ Detectors are named alike in mm and official files: mmdet 2.x and 3.x agree. Not
 import re
 from collections.abc import Container
 
+from torch import Tensor
+
 from ..errors import CheckpointError
 
 LAYOUTS = ('mm', 'official', 'timm')
@@ -48,18 +50,19 @@ class Layout:
     """
 
     def __init__(self, state_dict: dict) -> None:
-        prefixes = [name.removesuffix(_MARK) for name in state_dict if name.endswith(_MARK)]
+        self._names = {name for name, value in state_dict.items() if isinstance(value, Tensor)}
+        prefixes = [name.removesuffix(_MARK) for name in self._names if name.endswith(_MARK)]
         self.kind, self.prefix, self.part = 'unrecognised', '', 'model'
         if len(prefixes) != 1:
             return
         (self.prefix,) = prefixes
-        own = [name.removeprefix(self.prefix) for name in state_dict if name.startswith(self.prefix)]
+        own = [name.removeprefix(self.prefix) for name in self._names if name.startswith(self.prefix)]
         if any(re.match(r'stages\.\d+\.downsample\.', name) for name in own):
             self.kind = 'timm'
         else:
             self.kind = 'mm' if self.prefix.endswith(_BACKBONE) else 'official'
         if self.kind == 'mm':
-            heads = [name for name in state_dict if not name.startswith(self.prefix)]
+            heads = [name for name in self._names if not name.startswith(self.prefix)]
             classifier = any(name.startswith('head.') for name in heads)
         else:
             classifier = heads = set(own) & set(_HEADS[self.kind].values())
@@ -70,8 +73,8 @@ class Layout:
         return f'{kind} {self.part}'
 
     def to_mm(self, name: str) -> str:
-        """The name in layout mm of a tensor of this state dict; tensors not of FasterNet keep theirs."""
-        if self.kind in ('mm', 'unrecognised') or not name.startswith(self.prefix):
+        """The name in layout mm of a tensor of this state dict; what is not of FasterNet keeps its name."""
+        if self.kind in ('mm', 'unrecognised') or name not in self._names or not name.startswith(self.prefix):
             return name
         name = name.removeprefix(self.prefix)
         for mm, here in _HEADS[self.kind].items():
@@ -100,8 +103,8 @@ def convert_state_dict(state_dict: dict, to: str) -> dict:
         raise CheckpointError(f'the checkpoint holds no FasterNet, or several: not just one tensor is named ...{_MARK}')
     renamed = {layout.to_mm(name): tensor for name, tensor in state_dict.items()}
     if to == 'mm' or (to == 'official' and layout.part == 'detector'):
-        return renamed if layout.kind != 'mm' else state_dict
-    names = {name: _from_mm(name, to) for name in renamed}
+        return renamed
+    names = {name: _from_mm(name, to) if isinstance(tensor, Tensor) else name for name, tensor in renamed.items()}
     homeless = [name for name, there in names.items() if there is None]
     if homeless:
         raise CheckpointError(

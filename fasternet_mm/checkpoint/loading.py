@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import urlopen
@@ -102,25 +103,23 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
         CheckpointError: If it cannot be downloaded, with both ways out; if it arrives damaged.
     """
     url, _, sha256 = filename.partition('#sha256=')
-    cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / Path(urlparse(url).path).name
+    cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / _cache_name(url)
     failure = None
     if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not cached.is_file():  # one process a node
         try:
-            _download(url, cached)
-        except OSError as error:
+            _download(url, cached, sha256)
+        except (OSError, HTTPException, ValueError) as error:
             failure = error
     barrier()
     if not cached.is_file():
         raise CheckpointError(
-            f'could not download {url} ({_first_line(failure)}). Either download it elsewhere and put it at '
-            f'{cached}, or name a local file instead: --cfg-options model.backbone.init_cfg.checkpoint=FILE when '
-            'training (model.backbone.init_cfg=None trains from random weights), the CHECKPOINT argument when testing.'
+            f'could not download {url} ({_first_line(failure)}). Either download it elsewhere and put it at {cached}, '
+            'or give a local file where the URL stands: when training --cfg-options '
+            'model.backbone.init_cfg.checkpoint=FILE or load_from=FILE (None trains from random weights), when testing '
+            'the CHECKPOINT argument, in Python pretrained=FILE.'
         ) from failure
-    if sha256:
-        with open(cached, 'rb') as file:
-            digest = hashlib.file_digest(file, 'sha256').hexdigest()
-        if digest != sha256.lower():
-            raise CheckpointError(f'{cached} has the SHA-256 {digest}, not {sha256}; remove it and try again')
+    if sha256 and (digest := _sha256(cached)) != sha256.lower():
+        raise CheckpointError(f'{cached} has the SHA-256 {digest}, not {sha256}; remove it and try again')
     try:
         return load_from_local(str(cached), map_location)
     except DamagedCheckpointError as error:
@@ -130,8 +129,21 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
         ) from error
 
 
-def _download(url: str, target: Path) -> None:
-    """Raises OSError if the URL cannot be read, or ends before the size that the server announced."""
+def _cache_name(url: str) -> str:
+    """The file's own name where it holds its hash, and otherwise one that another URL's epoch_12.pth does not share."""
+    name = Path(urlparse(url).path)
+    if re.search(r'-[0-9a-f]{8,}$', name.stem):
+        return name.name
+    return f'{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}'
+
+
+def _sha256(path: Path) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _download(url: str, target: Path, sha256: str) -> None:
+    """Raises OSError if the URL cannot be read, ends before the announced size, or is of another hash."""
     with urlopen(url, timeout=30) as response:
         announced = int(response.headers.get('Content-Length') or 0)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,9 +151,14 @@ def _download(url: str, target: Path) -> None:
     partial = target.with_name(target.name + PARTIAL)
     torch.hub.download_url_to_file(url, str(partial), progress=os.isatty(2))
     size = partial.stat().st_size
+    problem = None
     if announced and size != announced:  # torch does not notice that a connection ended too early
+        problem = f'{size} of {announced} bytes arrived'
+    elif sha256 and (digest := _sha256(partial)) != sha256.lower():
+        problem = f'its SHA-256 is {digest}, not {sha256}'
+    if problem:
         partial.unlink()
-        raise OSError(f'{size} of {announced} bytes arrived')
+        raise OSError(problem)
     os.replace(partial, target)
 
 

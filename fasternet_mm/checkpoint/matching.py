@@ -74,8 +74,7 @@ def require_loadable(model: nn.Module, checkpoint) -> None:
     Raises:
         CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
     """
-    state_dict = {key.removeprefix('module.'): value for key, value in state_dict_of(checkpoint).items()}
-    layout, state_dict, _ = fit_layout(state_dict, _own_tensors(model))
+    layout, state_dict, _ = fit_layout(state_dict_of(checkpoint), _own_tensors(model))
     try:
         model.load_state_dict(dict(state_dict), strict=True)
     except RuntimeError:
@@ -89,7 +88,7 @@ def require_loadable(model: nn.Module, checkpoint) -> None:
 
 
 def state_dict_of(checkpoint) -> dict:
-    """The state dict in a file's content.
+    """The state dict in a file's content, without the ``module.`` that DDP puts before each name.
 
     Raises:
         CheckpointError: If there is none.
@@ -97,7 +96,7 @@ def state_dict_of(checkpoint) -> dict:
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
-    return state_dict
+    return {str(name).removeprefix('module.'): value for name, value in state_dict.items()}
 
 
 def check_before_loading() -> None:
@@ -124,23 +123,22 @@ def check_before_loading() -> None:
 def _fitted(module: nn.Module, state_dict: dict, checking: list[tuple[str, nn.Module]]) -> dict:
     own = _own_tensors(module)
     layout, fitted, left_out = fit_layout(state_dict, own)
-    for prefix, child in checking:
-        try:
-            with _naming(layout):
-                refused = child.check_state_dict(fitted, prefix) or ()
-        except CheckpointError:
-            if not _filled_by_hooks(module, fitted, prefix):
-                raise
-        else:
-            left_out += refused
-            fitted = {name: tensor for name, tensor in fitted.items() if name not in refused} if refused else fitted
-    counted = [name for name in own if _counts(name)]
-    matched = sum(name in fitted and fitted[name].shape == own[name].shape for name in counted)
-    message = f'Checkpoint layout: {layout}. {matched} of {len(counted)} tensors of {type(module).__name__} matched.'
+    # the module may rename what it loads before its children see it, as a semi-supervised detector does
+    seen = dict(fitted)
+    module._load_from_state_dict(seen, '', {}, False, [], [], [])
+    refused = set()
+    with _naming(layout):
+        for prefix, child in checking:
+            refused.update(child.check_state_dict(seen, prefix) or ())
+    counted = [name for name in own if _counts(name) and name not in refused]
+    matched = sum(name in seen and seen[name].shape == own[name].shape for name in counted)
+    total = len(counted) + len(refused)
+    message = f'Checkpoint layout: {layout}. {matched} of {total} tensors of {type(module).__name__} matched.'
+    left_out += sorted(refused)
     if left_out:
         message += f' Left out: {len(left_out)} ({_listed(left_out)}).'
     print_log(message, logger='current')
-    return fitted
+    return {name: tensor for name, tensor in fitted.items() if name not in refused} if refused else fitted
 
 
 @contextmanager
@@ -163,17 +161,6 @@ def _checking(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (''.join(f'{part}.' for part in name.split('.') if part not in ('', 'module')), child) for name, child in found
     ]
-
-
-def _filled_by_hooks(module: nn.Module, state_dict: dict, prefix: str) -> bool:
-    """Whether a parent's load hook (as a semi-supervised detector has) brings the names into place."""
-    if not prefix:
-        return False
-    try:
-        missing = module.load_state_dict(dict(state_dict), strict=False).missing_keys
-    except RuntimeError:
-        return False
-    return not any(key.startswith(prefix) for key in missing)
 
 
 def _counts(name: str) -> bool:

@@ -27,10 +27,10 @@ def official_url(name: str) -> str:
     Raises:
         CheckpointError: If there is no file of that name.
     """
-    name = name.removeprefix(SCHEME)
+    name, *fragment = name.removeprefix(SCHEME).partition('#')
     if name not in _FILES:
         raise CheckpointError(f'{SCHEME}{name} is none of the official weights: {", ".join(_FILES)}')
-    return _RELEASE + _FILES[name]
+    return _RELEASE + _FILES[name] + ''.join(fragment)
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)

@@ -5,6 +5,7 @@ functions of mmengine's own classes. These are allowed by name; everything else 
 """
 
 import pickle
+from argparse import Namespace
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ def allow_mmengine_checkpoints() -> None:
         [
             *_FUNCTIONS,
             (_function_of_mmengine, 'builtins.getattr'),
+            Namespace,  # the arguments of timm's training script, and of many others
             np.ndarray,
             np.dtype,
             *{type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU'},

@@ -18,8 +18,10 @@ class FasterNetClsHead(ClsHead):
         act_cfg (dict): Activation, the backbone's own: GELU for T0 and T1, ReLU for the others (the default).
         ignore_mismatched_sizes (bool): Allow a checkpoint of another number of classes: its linear layer is then left
             out, which the log says. Otherwise it is an error. Defaults to False.
+        loss (dict): Defaults to ``dict(type='CrossEntropyLoss', loss_weight=1.0)``.
+        topk (int | tuple[int]): Of the training accuracy. Defaults to (1,).
+        cal_acc (bool): Whether to log the training accuracy, which Mixup and CutMix rule out. Defaults to False.
         init_cfg (dict | list[dict], optional): Defaults to a truncated normal of std 0.02, biases 0.
-        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of :class:`mmpretrain.models.ClsHead`.
 
     Shape:
         Input: the backbone's outputs, of which the last is used: (N, in_channels, H, W).
@@ -33,11 +35,13 @@ class FasterNetClsHead(ClsHead):
         hidden_channels: int = 1280,
         act_cfg: dict = dict(type='ReLU'),
         ignore_mismatched_sizes: bool = False,
+        loss: dict = dict(type='CrossEntropyLoss', loss_weight=1.0),
+        topk: int | tuple[int, ...] = (1,),
+        cal_acc: bool = False,
         init_cfg: dict | list[dict] | None = None,
-        **kwargs,
     ) -> None:
         default_init = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
-        super().__init__(init_cfg=init_cfg or default_init, **kwargs)
+        super().__init__(loss, topk, cal_acc, init_cfg or default_init)
         self.ignore_mismatched_sizes = ignore_mismatched_sizes
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv2d(in_channels, hidden_channels, 1, bias=False)

@@ -11,9 +11,9 @@ from ..checkpoint import require_matching
 def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
     """Called whenever mmengine loads a checkpoint into a model with a FasterNet.
 
-    A backbone that keeps its random weights, with no more than a line in the log, costs days. Output norms, layer scale
-    and stages that are not built may be absent on either side, and so may the statistics of BN where another norm is
-    used.
+    A backbone that keeps its random weights, with no more than a line in the log, costs days. Output norms and stages
+    that are not built may be absent on either side; from the file layer scale, too, and from the model the statistics
+    of BN where it has another norm.
 
     Args:
         backbone (nn.Module): A FasterNet.
@@ -23,18 +23,21 @@ def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
     Raises:
         CheckpointError: Says which tensors do not fit and what has most likely happened.
     """
-    built = tuple(f'stages.{i}.' for i in range(len(backbone.stages)))
+    beyond = tuple(f'stages.{i}.' for i in range(len(backbone.stages), 2 * backbone.num_stages - 1))
+    norms = tuple(f'norm{2 * i}.' for i in range(backbone.num_stages))
     own = backbone.state_dict()
 
     def optional(name: str) -> bool:
-        required = name.startswith(('patch_embed.', *built)) and not name.endswith('layer_scale')
-        return not required or (name not in own and name.endswith(('running_mean', 'running_var')))
+        may_be_added = name in own and name.endswith('layer_scale')
+        may_be_dropped = name not in own and name.endswith(('running_mean', 'running_var'))
+        return name.startswith((*beyond, *norms)) or may_be_added or may_be_dropped
 
     theirs, ours = _variant(state_dict, prefix), _variant(own, '')
     if theirs is None:
-        cause = 'a file of another model'
+        inside = [name for name, value in state_dict.items() if isinstance(value, dict)]
+        cause = f'a file that keeps its weights under {inside[0]!r}' if inside else 'a file of another model'
     elif (theirs[0], theirs[1][: len(ours[1])]) == ours:
-        cause = 'incomplete, or of other settings such as n_div or mlp_ratio'
+        cause = 'incomplete, or of other settings such as n_div, mlp_ratio or layer_scale_init_value'
     else:
         known = {(arch['embed_dims'], arch['depths']): name for name, arch in backbone.arch_settings.items()}
         names = [f'{known.get(v, "")} ({v[0]} channels, depths {v[1]})'.strip() for v in (theirs, ours)]
@@ -65,16 +68,20 @@ def check_head(head: nn.Module, state_dict: dict, prefix: str) -> list[str]:
         return []
     linear = [f'{prefix}fc.weight', f'{prefix}fc.bias']
     classes = {len(state_dict[name]) for name in linear if name in state_dict}
-    cause = 'a file of another variant or another head'
-    if classes and classes != {head.fc.out_features}:
+    if f'{prefix}conv.weight' not in state_dict:
+        cause = 'a file of another kind of head'
+    elif state_dict[f'{prefix}conv.weight'].shape != head.conv.weight.shape:
+        cause = 'a file of another variant'
+    elif classes and classes != {head.fc.out_features}:
         counts = f'the file has {max(classes)} classes, the model {head.fc.out_features}'
         if head.ignore_mismatched_sizes:
             print_log(f'As asked, the linear layer keeps its initial weights: {counts}.', 'current', 30)
-            require_matching(head, state_dict, prefix, lambda name: name.startswith('fc.'))
             return linear
         cause = (
             f'a head of another class count: {counts}. To train the others from there, and the linear layer anew, set '
             'model.head.ignore_mismatched_sizes=True'
         )
+    else:
+        cause = 'incomplete'
     require_matching(head, state_dict, prefix, cause=cause)
     return []

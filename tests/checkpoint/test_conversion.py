@@ -59,6 +59,37 @@ def test_all_else_in_the_file_is_kept(tmp_path, tiny_classifier):
         assert equal(after['optimizer']['state'][index], state)
 
 
+def test_averaged_weights_are_renamed_too(tmp_path, tiny_classifier):
+    trained(tmp_path / 'epoch_3.pth', tiny_classifier)
+    content = torch.load(tmp_path / 'epoch_3.pth')
+    content['ema_state_dict'] = {f'module.{name}': t + 1 for name, t in content['state_dict'].items()}
+    content['ema_state_dict']['steps'] = torch.tensor(7)
+    torch.save(content, tmp_path / 'ema.pth')
+    convert_checkpoint(str(tmp_path / 'ema.pth'), str(tmp_path / 'timm.pth'), 'timm')
+    convert_checkpoint(str(tmp_path / 'timm.pth'), str(tmp_path / 'back.pth'), 'mm')
+    middle, back = torch.load(tmp_path / 'timm.pth')['ema_state_dict'], torch.load(tmp_path / 'back.pth')
+    assert 'module.conv_head.weight' in middle and middle['steps'] == 7
+    assert equal(back['ema_state_dict'], content['ema_state_dict'])
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_any_memory_layout(tmp_path, name):
+    weights = official_state_dict('t0', 'classification', seed=0)
+    strided = {n: t.to(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in weights.items()}
+    torch.save(strided, tmp_path / 'official.pth')
+    convert_checkpoint(str(tmp_path / 'official.pth'), str(tmp_path / name), 'timm')
+    convert_checkpoint(str(tmp_path / name), str(tmp_path / 'back.pth'), 'official')
+    back = torch.load(tmp_path / 'back.pth')
+    assert set(back) == set(weights) and all(torch.equal(back[n], weights[n]) for n in weights)
+
+
+def test_what_is_no_tensor_is_carried_along(tmp_path):
+    weights = {**official_state_dict('t0', 'classification', seed=0), 'epoch': 5}
+    torch.save(weights, tmp_path / 'official.pth')
+    convert_checkpoint(str(tmp_path / 'official.pth'), str(tmp_path / 'timm.pth'), 'timm')
+    assert torch.load(tmp_path / 'timm.pth')['epoch'] == 5
+
+
 def test_the_optimizer_goes_on_request(tmp_path, tiny_classifier):
     before = trained(tmp_path / 'epoch_3.pth', tiny_classifier)
     convert_checkpoint(str(tmp_path / 'epoch_3.pth'), str(tmp_path / 'small.pth'), 'mm', strip_optimizer=True)

@@ -79,7 +79,29 @@ def test_a_url_is_downloaded_once_and_then_cached(server, cache):
     again = initialised(server.url('t0.pth'))
     assert len(server.requests) == asked > 0
     assert all(torch.equal(value, WEIGHTS[key]) for key, value in again.state_dict().items())
-    assert [path.name for path in cache.iterdir()] == ['t0.pth']
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_two_urls_that_end_alike_are_two_files(server, cache):
+    for number in (1, 2):
+        buffer = io.BytesIO()
+        torch.save(dict(number=torch.tensor(number)), buffer)
+        server.files[f'run{number}/epoch_12.pth'] = buffer.getvalue()
+    for number in (1, 2, 1):
+        assert CheckpointLoader.load_checkpoint(server.url(f'run{number}/epoch_12.pth'))['number'] == number
+
+
+def test_a_name_that_holds_its_hash_is_the_name_in_the_cache(server, cache):
+    server.files['resnet50-0676ba61.pth'] = server.files['t0.pth']
+    CheckpointLoader.load_checkpoint(server.url('resnet50-0676ba61.pth'))
+    assert [path.name for path in cache.iterdir()] == ['resnet50-0676ba61.pth']
+
+
+def test_one_process_of_a_node_downloads(server, cache, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    with pytest.raises(CheckpointError, match='another process failed'):
+        initialised(server.url('t0.pth'))
+    assert server.requests == []
 
 
 def test_a_download_that_ends_too_early_is_not_kept(server, cache):
@@ -101,11 +123,22 @@ def test_a_known_hash_is_checked_at_every_load(server, cache):
     digest = hashlib.sha256(server.files['t0.pth']).hexdigest()
     url = server.url(f't0.pth#sha256={digest}')
     initialised(url)
-    torch.save({**WEIGHTS, 'patch_embed.norm.bias': torch.zeros(40)}, cache / 't0.pth')
-    with pytest.raises(
-        CheckpointError, match=rf't0\.pth has the SHA-256 \w{{64}}, not {digest}; remove it and try again'
-    ):
+    (cached,) = cache.iterdir()
+    torch.save({**WEIGHTS, 'patch_embed.norm.bias': torch.zeros(40)}, cached)
+    with pytest.raises(CheckpointError, match=rf'\.pth has the SHA-256 \w{{64}}, not {digest}; remove it'):
         initialised(url)
+
+
+def test_a_download_of_another_hash_is_not_kept(server, cache):
+    with pytest.raises(CheckpointError, match=rf'its SHA-256 is \w{{64}}, not {"0" * 64}'):
+        initialised(server.url(f't0.pth#sha256={"0" * 64}'))
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize('url', ['http://127.0.0.1:abc/x.pth', 'http://127.0.0.1:9/x.pth'])
+def test_a_url_that_leads_nowhere(cache, url):
+    with pytest.raises(CheckpointError, match=f'could not download {url}'):
+        CheckpointLoader.load_checkpoint(url)
 
 
 def test_a_missing_file_says_both_ways_out(server, cache):
@@ -114,7 +147,7 @@ def test_a_missing_file_says_both_ways_out(server, cache):
         initialised(url)
     text = str(error.value)
     assert url in text and '404' in text
-    assert str(cache / 't1.pth') in text and 'model.backbone.init_cfg.checkpoint=FILE' in text
+    assert str(cache / 't1-') in text and 'model.backbone.init_cfg.checkpoint=FILE' in text
 
 
 def test_the_official_files_load_by_name(server, cache, monkeypatch):
@@ -131,6 +164,10 @@ def test_every_published_file_has_a_name():
         assert official_url(f'fasternet_{arch}') == release + file
     for arch, file in files['coco_mask_rcnn'].items():
         assert official_url(f'mask_rcnn_fasternet_{arch}') == release + file
+
+
+def test_a_name_may_carry_a_hash():
+    assert official_url('fasternet://fasternet_t0#sha256=abc') == official_url('fasternet_t0') + '#sha256=abc'
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

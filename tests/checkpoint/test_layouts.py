@@ -1,6 +1,8 @@
 """Everybody's weights, through every way to load them."""
 
+import argparse
 import logging
+import re
 
 import pytest
 import timm
@@ -223,6 +225,33 @@ def test_a_backbone_deeper_in_a_model_keeps_its_names(tmp_path, log, backbone_cf
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize('layout', ['official', 'timm', 'mm'])
+def test_a_file_saved_from_a_wrapped_model(tmp_path, log, tiny_classifier, layout):
+    weights = randomised(MODELS.build(tiny_classifier))
+    wrapped = {f'module.{name}': tensor for name, tensor in convert_state_dict(weights, layout).items()}
+    torch.save(dict(state_dict=wrapped, args=argparse.Namespace(lr=1)), tmp_path / 'ddp.pth')
+    model = MODELS.build(tiny_classifier)
+    load_checkpoint(model, str(tmp_path / 'ddp.pth'))
+    assert_loaded(model, weights, '', log, f'{layout} classifier', (*BACKBONE, 'head'))
+
+
+def test_a_semi_supervised_detector_has_two_of_them(file, log, backbone_cfg):
+    path, weights, layout = file
+    backbone_cfg['out_norm'] = True
+    cfg = dict(detector=detector_cfg(backbone_cfg), semi_train_cfg=dict(), semi_test_cfg=dict())
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = DETECTORS.build(dict(type='SemiBaseDetector', **cfg))
+    load_checkpoint(model, str(path))
+    state = model.state_dict()
+    for part in ('student', 'teacher'):
+        names = [name for name in weights if name.startswith(BACKBONE)]
+        assert all(torch.equal(state[f'{part}.{name}'], weights[name]) for name in names)
+    (line,) = [line for line in log if line.startswith('Checkpoint layout')]
+    matched, total = map(int, re.search(r'(\d+) of (\d+) tensors', line).groups())
+    backbones = 2 * sum(not name.endswith('num_batches_tracked') for name in names)
+    assert matched == (total if 'detector' in layout else backbones)
+
+
 # --- what does not fit
 
 
@@ -265,6 +294,35 @@ def test_another_class_count_is_refused_and_allowed_on_request(tmp_path, log, ti
     assert 'As asked, the linear layer keeps its initial weights: the file has 3 classes, the model 5.' in log
     assert torch.equal(model.head.conv.weight, weights['head.conv.weight'])
     assert torch.equal(model.head.fc.weight, before)
+
+
+@pytest.mark.parametrize(
+    ('name', 'cause'),
+    [
+        ('extra.weight', 'incomplete, or of other settings'),
+        ('stages.0.blocks.0.layer_scale', 'incomplete, or of other settings such as .*layer_scale_init_value'),
+    ],
+)
+def test_nothing_of_the_backbone_is_dropped(tmp_path, backbone_cfg, name, cause):
+    weights = {**MODELS.build(backbone_cfg).state_dict(), name: torch.zeros(8)}
+    torch.save(weights, tmp_path / 'more.pth')
+    with pytest.raises(CheckpointError, match=f'most likely it is {cause}.*1 unexpected: {name}'):
+        load_checkpoint(MODELS.build(backbone_cfg), str(tmp_path / 'more.pth'))
+
+
+def test_weights_one_level_too_deep_are_found_for_the_user(tmp_path, backbone_cfg):
+    torch.save(dict(model=MODELS.build(backbone_cfg).state_dict(), epoch=3), tmp_path / 'deep.pth')
+    with pytest.raises(CheckpointError, match="most likely it is a file that keeps its weights under 'model'"):
+        load_checkpoint(MODELS.build(backbone_cfg), str(tmp_path / 'deep.pth'))
+
+
+@pytest.mark.parametrize('allowed', [True, False])
+def test_another_kind_of_head_is_refused(tmp_path, tiny_classifier, allowed):
+    other = dict(tiny_classifier, head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
+    torch.save(MODELS.build(other).state_dict(), tmp_path / 'linear.pth')
+    tiny_classifier['head']['ignore_mismatched_sizes'] = allowed
+    with pytest.raises(CheckpointError, match='a file of another kind of head'):
+        load_checkpoint(MODELS.build(tiny_classifier), str(tmp_path / 'linear.pth'))
 
 
 def test_another_hidden_width_is_refused_even_so(tmp_path, tiny_classifier):

@@ -138,7 +138,15 @@ def test_augmentation_before_and_after_epoch_280(arch):
             augment = transforms['RandAugment']
             assert (augment.magnitude_level, augment.magnitude_std) == (level, 0.5)
             assert (augment.num_policies, augment.total_level) == (2, 10)
-            assert all(t.get('interpolation', 'bicubic') == 'bicubic' for t in augment.policies)
+            policies = {policy['type']: policy for policy in augment.policies}
+            assert len(augment.policies) == 15
+            # "inc1": a higher magnitude is a stronger change, whatever the direction
+            assert policies['Posterize']['magnitude_range'] == (4, 0)
+            assert policies['Solarize']['magnitude_range'] == (256, 0)
+            for name in ('Rotate', 'Shear', 'Translate'):
+                moved = [policy for policy in augment.policies if policy['type'].startswith(name)]
+                assert moved and all(policy['interpolation'] == 'bicubic' for policy in moved)
+                assert all(policy['pad_val'] == [104, 116, 124] for policy in moved)
 
 
 @every_variant

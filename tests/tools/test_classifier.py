@@ -74,8 +74,33 @@ def test_every_layout_is_tested_alike_and_timm_predicts_the_same(trained, ten_li
 def test_resuming_takes_the_checkpoint_back(trained, ten_lines, run_tool, tmp_path):
     options = ['load_from=None', 'train_cfg.max_epochs=5', 'param_scheduler.T_max=5']
     arguments = [ten_lines, '--resume', trained[0], '--work-dir', tmp_path]
-    run_tool('train.py', *arguments, '--cfg-options', *options, *FAST, *FEW_CLASSES)
+    log = run_tool('train.py', *arguments, '--cfg-options', *options, *FAST, *FEW_CLASSES).stdout
+    assert 'resumed epoch: 4, iter: 4' in log and 'Epoch(train) [1]' not in log
     assert (tmp_path / 'epoch_5.pth').exists()
+
+
+def test_resuming_where_nothing_is_to_resume_starts_from_the_pretrained_weights(trained, ten_lines, run_tool, tmp_path):
+    options = [f'load_from={trained[0].parent / "official.pth"}', 'train_cfg.max_epochs=1']
+    arguments = [ten_lines, '--resume', '--work-dir', tmp_path]
+    log = run_tool('train.py', *arguments, '--cfg-options', *options, *FAST, *FEW_CLASSES).stdout
+    assert 'Checkpoint layout: official classifier.' in log and 'Epoch(train) [1]' in log
+
+
+def test_the_readmes_layer_wise_decay(ten_lines, run_tool, trained, tmp_path):
+    (line,) = re.findall(r'`(optim_wrapper = dict\(constructor=.*?\)\))`', README)
+    config = tmp_path / 'decay.py'
+    config.write_text(f'_base_ = {str(ten_lines)!r}\n{line}\n')
+    options = [f'load_from={trained[0]}', 'train_cfg.max_epochs=1']
+    run_tool('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options', *options, *FAST, *FEW_CLASSES)
+    groups = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=False)['optimizer']['param_groups']
+    scales = {group['param_name']: group['lr_scale'] for group in groups}
+    assert scales['head.fc.weight'] == 1 and scales['backbone.patch_embed.proj.weight'] == pytest.approx(0.8**14)
+
+
+def test_pictures_of_a_classifier_go_below_the_work_dir(trained, ten_lines, run_tool, tmp_path):
+    arguments = [ten_lines, trained[0], '--show-dir', 'pictures', '--work-dir', tmp_path]
+    run_tool('test.py', *arguments, '--cfg-options', *FAST, *FEW_CLASSES, cwd=tmp_path)
+    assert list((tmp_path / 'pictures').iterdir())
 
 
 @pytest.mark.parametrize(('arch', 'cause'), [('t1', 'another variant: t1'), ('t0', 'a head of another class count')])
