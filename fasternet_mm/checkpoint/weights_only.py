@@ -36,7 +36,9 @@ def allow_mmengine_checkpoints() -> None:
         [
             *_FUNCTIONS,
             (_function_of_mmengine, 'builtins.getattr'),
-            Namespace,  # the arguments of timm's training script, and of many others
+            # the arguments of timm's training script, and of many others; by name, so that it outlasts timm's own
+            # torch.serialization.safe_globals([Namespace])
+            (Namespace, 'argparse.Namespace'),
             np.ndarray,
             np.dtype,
             *{type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU'},

@@ -230,6 +230,9 @@ def test_a_file_saved_from_a_wrapped_model(tmp_path, log, tiny_classifier, layou
     weights = randomised(MODELS.build(tiny_classifier))
     wrapped = {f'module.{name}': tensor for name, tensor in convert_state_dict(weights, layout).items()}
     torch.save(dict(state_dict=wrapped, args=argparse.Namespace(lr=1)), tmp_path / 'ddp.pth')
+    if hasattr(torch.serialization, 'safe_globals'):  # timm does this around a load of its own
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            pass
     model = MODELS.build(tiny_classifier)
     load_checkpoint(model, str(tmp_path / 'ddp.pth'))
     assert_loaded(model, weights, '', log, f'{layout} classifier', (*BACKBONE, 'head'))
