@@ -29,6 +29,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['fasternet_mm', 'fasternet_mm.*']),
+    package_data={'fasternet_mm.report': ['published.json']},
     python_requires='>=3.11',
     # mmcv is not here on purpose: installing must never replace a compiled mmcv. See the extra `lite`.
     install_requires=[
@@ -39,7 +40,9 @@ setup(
         'mmpretrain>=1.2,<1.3',
         'pycocotools',
         'numpy',
+        'matplotlib',
         'opencv-python',
+        'rich',
         'setuptools<82',  # mmengine reads `mmdet::` configs through pkg_resources
     ],
     extras_require={

@@ -7,9 +7,13 @@ from mmpretrain.apis import ModelHub
 _PACKAGE = Path(__file__).parent
 
 
+def config_root() -> Path:
+    """The folder of the configs: within the package of an installed wheel, beside the package in a clone."""
+    root = _PACKAGE / '.mim' if (_PACKAGE / '.mim').is_dir() else _PACKAGE.parent
+    return root / 'configs'
+
+
 def register_models() -> None:
     """Make mmpretrain know the names in ``configs/metafile.yml``. A second call changes nothing."""
-    # an installed wheel has the configs within the package, a clone beside it
-    root = _PACKAGE / '.mim' if (_PACKAGE / '.mim').is_dir() else _PACKAGE.parent
     if not ModelHub.has('fasternet-t0_8xb512_in1k'):
-        ModelHub.register_model_index(root / 'configs' / 'metafile.yml', config_prefix=root)
+        ModelHub.register_model_index(config_root() / 'metafile.yml', config_prefix=config_root().parent)

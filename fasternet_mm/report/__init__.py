@@ -1,0 +1,31 @@
+"""Accuracy, latency and size of a model, measured together: what `tools/report.py` is made of."""
+
+from .environment import snapshot
+from .evaluation import check_evaluation, evaluate
+from .output import compare, load, save, terminal_tables, write
+from .run import SCOPES, Options, Reporter, check_continues, new_report
+from .subject import DTYPES, MODES, Subject, from_config
+from .suites import suite
+from .timing import Limits
+
+__all__ = [
+    'DTYPES',
+    'MODES',
+    'SCOPES',
+    'Limits',
+    'Options',
+    'Reporter',
+    'Subject',
+    'check_continues',
+    'check_evaluation',
+    'compare',
+    'evaluate',
+    'from_config',
+    'load',
+    'new_report',
+    'save',
+    'snapshot',
+    'suite',
+    'terminal_tables',
+    'write',
+]

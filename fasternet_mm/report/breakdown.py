@@ -1,0 +1,220 @@
+"""Where the time goes: the parts of a detector, and the layers of a backbone against the machine's roofs."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..models import PartialConv2d
+from .timing import Limits, measure, timed, warm_up
+
+# part: what of a detector it is. What is nested in another part counts for the inner one alone.
+_PARTS = (
+    ('preprocessing', ('data_preprocessor.forward',)),
+    ('backbone', ('backbone.forward',)),
+    ('neck', ('neck.forward',)),
+    ('RPN', ('rpn_head.predict',)),
+    ('RoI heads', ('roi_head.predict',)),
+    ('head', ('bbox_head.predict',)),
+    (
+        'post-processing',
+        (
+            'roi_head.bbox_head.predict_by_feat',
+            'roi_head.mask_head.predict_by_feat',
+            'bbox_head.predict_by_feat',
+            'add_pred_to_datasample',
+        ),
+    ),
+)
+
+
+class _Stopwatch:
+    """Adds up the time of calls by part; a nested call is taken from the part around it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._open = []
+        self.seconds = defaultdict(float)
+
+    def _now(self) -> float:
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def watched(self, part: str, call: Callable) -> Callable:
+        def wrapper(*args, **kwargs):
+            start = self._now()
+            self._open.append(0.0)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                taken = self._now() - start
+                self.seconds[part] += taken - self._open.pop()
+                if self._open:
+                    self._open[-1] += taken
+
+        return wrapper
+
+
+@contextmanager
+def _watching(model: nn.Module, watch: _Stopwatch):
+    with ExitStack() as stack:
+        for part, paths in _PARTS:
+            for path in paths:
+                *parents, method = path.split('.')
+                owner = model
+                for name in parents:
+                    owner = getattr(owner, name, None)
+                if owner is not None and hasattr(owner, method):
+                    setattr(owner, method, watch.watched(part, getattr(owner, method)))
+                    stack.callback(delattr, owner, method)  # the class's own shows again
+        yield
+
+
+def split_detector(
+    call: Callable[[], object], model: nn.Module, shape: tuple[int, int], device: torch.device, limits: Limits
+) -> dict:
+    """The time of ``test_step`` by part, measured in turn with undisturbed calls.
+
+    Args:
+        call (Callable): Runs the detector once.
+        model (nn.Module): The detector.
+        shape (tuple[int, int]): For the record.
+        device (torch.device): Synchronised at the ends of each part.
+        limits (Limits): How long.
+
+    Returns:
+        dict: ``split`` of a report: mean milliseconds by part, their sum, and that of undisturbed calls; what is in no
+        part (copying, Python between parts) counts as post-processing.
+    """
+    watch = _Stopwatch(device)
+    whole = watch.watched('post-processing', call)
+
+    def watched_call():
+        with _watching(model, watch):
+            whole()
+
+    warm_up(call, device, limits.warmup)
+    watched_call()
+    watch.seconds.clear()
+    # without a warm-up of its own the stopwatch has seen exactly the samples
+    plain, watched = measure([call, watched_call], device, Limits(0, limits.min_seconds, limits.repeats))
+    calls = len(watched.wall) + watched.warmup
+    parts = {part: 1e3 * watch.seconds[part] / calls for part, _ in _PARTS if part in watch.seconds}
+    total, undisturbed = sum(parts.values()), float(np.mean(plain.wall))
+    return dict(
+        shape=list(shape), parts=parts, total_ms=total, whole_ms=undisturbed,
+        disagreement=total / undisturbed - 1, labels=[],
+    )  # fmt: skip
+
+
+_KINDS = (
+    (PartialConv2d, 'PConv'),
+    (_BatchNorm, 'BN'),
+    ((nn.ReLU, nn.GELU, nn.SiLU, nn.Hardswish), 'activation'),
+    (nn.Linear, 'head'),
+)
+
+
+def _kind(name: str, module: nn.Module) -> str | None:
+    if isinstance(module, nn.Conv2d):
+        if 'patch_embed' in name or 'stem' in name:
+            return 'stem'
+        if 'reduction' in name or 'downsample' in name:
+            return 'merging'
+        return 'PWConv' if module.kernel_size == (1, 1) else 'other'
+    return next((kind for classes, kind in _KINDS if isinstance(module, classes)), None)
+
+
+def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> dict:
+    """Each layer's achieved arithmetic against what the machine reaches in a large product and in a copy.
+
+    Args:
+        backbone (nn.Module): In evaluation mode, on the images' device.
+        images (Tensor): (N, 3, H, W).
+        repeats (int): Runs, of which the median counts.
+
+    Returns:
+        dict: ``roofline`` of a report. Two operations a multiply-add; bytes are those of input, output and weights,
+        read or written once. A residual addition and what else is in no layer is 'other'.
+    """
+    device, dtype = images.device, images.dtype
+    watch, layers, sizes = _Stopwatch(device), {}, {}
+    inside = {id(module.partial_conv3) for module in backbone.modules() if isinstance(module, PartialConv2d)}
+    for name, module in backbone.named_modules():
+        kind = _kind(name, module)
+        if kind is not None and id(module) not in inside:
+            layers[name] = kind
+            module.forward = watch.watched(name, _sized(name, module, sizes))
+    whole = watch.watched('everything else', backbone)
+    taken = []
+    try:
+        for number in range(repeats + 2):
+            watch.seconds.clear()
+            with torch.inference_mode():
+                whole(images)
+            if number >= 2:  # the first two warm up
+                taken.append(dict(watch.seconds))
+    finally:
+        for name in layers:
+            del backbone.get_submodule(name).forward
+    seconds = {name: float(np.median([one[name] for one in taken])) for name in (*layers, 'everything else')}
+    total = sum(seconds.values())
+    rows = []
+    for name, spent in seconds.items():
+        operations, moved = sizes.get(name, (0, 0))
+        rows.append(
+            dict(
+                name=name,
+                kind=layers.get(name, 'other'),
+                ms=1e3 * spent,
+                gflops=operations / spent / 1e9,
+                flops_per_byte=operations / moved if moved else None,
+                share=spent / total,
+            )
+        )
+    return dict(matmul_gflops=_matmul_gflops(device, dtype), copy_gb_per_s=_copy_gb(device, dtype), layers=rows)
+
+
+def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:
+    forward = module.forward
+
+    def wrapper(x: torch.Tensor) -> torch.Tensor:
+        out = forward(x)
+        weights = sum(p.numel() for p in module.parameters())
+        sizes[name] = _operations(module, out), (x.numel() + out.numel() + weights) * x.element_size()
+        return out
+
+    return wrapper
+
+
+def _operations(module: nn.Module, out: torch.Tensor) -> int:
+    """Two a multiply-add; one an element of an activation, two of a norm."""
+    if isinstance(module, PartialConv2d):
+        return 2 * module.partial_conv3.weight.numel() * out.shape[0] * out.shape[2] * out.shape[3]
+    if isinstance(module, nn.Conv2d):
+        return 2 * module.weight.numel() * out.shape[0] * out.shape[2] * out.shape[3]
+    if isinstance(module, nn.Linear):
+        return 2 * module.weight.numel() * out.numel() // out.shape[-1]
+    return out.numel() * (2 if isinstance(module, _BatchNorm) else 1)
+
+
+def _best(call: Callable[[], object], device: torch.device) -> float:
+    return min(timed(call, device)[0] for _ in range(10)) / 1e3
+
+
+def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    size = 8192 if device.type == 'cuda' else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / _best(lambda: a @ b, device) / 1e9
+
+
+def _copy_gb(device: torch.device, dtype: torch.dtype) -> float:
+    source = torch.zeros(2**28 // dtype.itemsize, device=device, dtype=dtype)  # 256 MiB
+    target = torch.empty_like(source)
+    return 2 * 2**28 / _best(lambda: target.copy_(source), device) / 1e9

@@ -1,0 +1,104 @@
+"""What a number was measured on."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+_PACKAGES = 'fasternet_mm torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain timm numpy'.split()
+_GPU_FIELDS = dict(
+    driver='driver_version',
+    sm_clock_mhz='clocks.sm',
+    max_sm_clock_mhz='clocks.max.sm',
+    temperature_c='temperature.gpu',
+    power_w='power.draw',
+    utilization_percent='utilization.gpu',
+    throttle_reasons='clocks_throttle_reasons.active',
+)
+
+
+def snapshot(device: torch.device) -> dict:
+    """The machine as it is now: ``environment`` of a report. What cannot be read is left out."""
+    return dict(
+        host=dict(
+            platform=platform.platform(),
+            cpu=_cpu_model(),
+            cores=os.cpu_count(),
+            load_average=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
+        ),
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        packages=_versions(),
+        git=_git(),
+        gpu=_gpu(device) if device.type == 'cuda' else None,
+    )
+
+
+def load_labels(before: dict, after: dict | None = None) -> list[str]:
+    """What in a snapshot belongs beside every number: a busy or throttled machine."""
+    labels = []
+    load, cores = before['host']['load_average'], before['host']['cores']
+    if before['gpu'] is None and load is not None and load > 0.5 * cores:
+        labels.append(f'the CPU was busy: load average {load:.1f} on {cores} cores before the first measurement')
+    for moment, one in (('before', before['gpu']), ('after', after and after['gpu'])):
+        if not one:
+            continue
+        if moment == 'before' and one.get('utilization_percent', 0) > 10:
+            labels.append(f'the GPU was busy before the first measurement: {one["utilization_percent"]:.0f} % utilised')
+        # bit 0 is "idle"; all others hold the clocks down
+        if int(one.get('throttle_reasons') or '0', 16) & ~1:
+            labels.append(f'the GPU was throttled {moment} the measurements: reasons {one["throttle_reasons"]}')
+    return labels
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _output(*command: str, cwd: Path | None = None) -> str | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, cwd=cwd).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git() -> dict | None:
+    """Revision of the clone that this package is in, if it is in one."""
+    clone = Path(__file__).parents[2]
+    if not (clone / '.git').exists():  # an installed wheel, perhaps inside somebody else's clone
+        return None
+    revision = _output('git', 'rev-parse', 'HEAD', cwd=clone)
+    status = _output('git', 'status', '--porcelain', '--untracked-files=no', cwd=clone)
+    return None if revision is None else dict(revision=revision, dirty=bool(status))
+
+
+def _gpu(device: torch.device) -> dict:
+    index = device.index or 0
+    found = dict(
+        name=torch.cuda.get_device_name(index), cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version()
+    )  # fmt: skip
+    uuid = getattr(torch.cuda.get_device_properties(index), 'uuid', None)
+    query = ('nvidia-smi', f'--query-gpu={",".join(_GPU_FIELDS.values())}', '--format=csv,noheader,nounits')
+    line = _output(*query, *(['-i', f'GPU-{uuid}'] if uuid else ['-i', str(index)]))
+    for name, value in zip(_GPU_FIELDS, (line or '').splitlines()[0].split(', ') if line else ()):
+        try:
+            found[name] = float(value) if name not in ('driver', 'throttle_reasons') else value
+        except ValueError:  # "[N/A]"
+            continue
+    return found

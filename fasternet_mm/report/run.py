@@ -1,0 +1,379 @@
+"""A report, measured: what `tools/report.py` does between reading its command line and writing its files."""
+
+import gc
+import json
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError
+from .breakdown import roofline, split_detector
+from .counting import count_classifier, count_detector, count_parameters
+from .environment import load_labels, snapshot
+from .evaluation import evaluate
+from .subject import DTYPES, MODES, Case, Subject
+from .suites import Row
+from .timing import Limits, Samples, measure, ratio, summary, verdict
+
+SCHEMA = 'fasternet_mm.report/1'
+SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline')
+# the row of each table that the others take turns with
+_REFERENCES = dict(table3='FasterNet-T2', table4='FasterNet-S')
+
+
+@dataclass
+class Options:
+    """What to measure, and how long; the command line's options.
+
+    Args:
+        device (torch.device): Where.
+        shape (tuple[int, int], optional): H, W of random input and noise; 800 x 1280 for detectors and 224 x 224 for
+            classifiers without it, the paper's.
+        batch_sizes (Sequence[int], optional): 1 for detectors, and 1 and 32 for classifiers without it.
+        modes, dtypes (Sequence[str]): Of :data:`MODES` and :data:`DTYPES`.
+        channels_last (bool): Memory format of weights and inputs.
+        scopes (Sequence[str], optional): Of :data:`SCOPES`; all that a model has without it.
+        evaluate (bool): Whether to run the config's evaluator.
+        limits (Limits): How long to warm up and to measure.
+    """
+
+    device: torch.device
+    shape: tuple[int, int] | None = None
+    batch_sizes: Sequence[int] | None = None
+    modes: Sequence[str] = ('eager',)
+    dtypes: Sequence[str] = ('fp32',)
+    channels_last: bool = False
+    scopes: Sequence[str] | None = None
+    evaluate: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for kind, values, known in (('mode', self.modes, MODES), ('dtype', self.dtypes, tuple(DTYPES))):
+            for value in values:
+                if value not in known:
+                    raise UserError(f'{kind} {value!r} does not exist; choose from {", ".join(known)}')
+
+    def shape_of(self, subject: Subject) -> tuple[int, int]:
+        return self.shape or subject.shape or ((800, 1280) if subject.kind == 'detector' else (224, 224))
+
+    def batches_of(self, subject: Subject) -> Sequence[int]:
+        return self.batch_sizes or ((1,) if subject.kind == 'detector' else (1, 32))
+
+    def wants(self, scope: str) -> bool:
+        return self.scopes is None or scope in self.scopes
+
+
+def new_report(options: Options, command: Sequence[str], suite: str | None = None) -> dict:
+    """An empty report; see docs/report_schema.md."""
+    settings = {name: value for name, value in vars(options).items() if name not in ('limits', 'device')}
+    return dict(
+        schema=SCHEMA,
+        complete=False,
+        created=datetime.now(UTC).isoformat(timespec='seconds'),
+        command=list(command),
+        options=dict(settings, device=str(options.device), **vars(options.limits)),
+        suite=suite,
+        missing=[],
+        environment=dict(before=snapshot(options.device), after=None),
+        models=[],
+        comparisons=[],
+    )
+
+
+class Reporter:
+    """Fills a report, and hands it to `save` after each step, so that nothing measured is lost.
+
+    Args:
+        report (dict): From :func:`new_report`, or read again to be continued.
+        options (Options): What to measure.
+        save (Callable): Writes the report.
+        say (Callable): Takes lines on how far it is.
+    """
+
+    def __init__(
+        self, report: dict, options: Options, save: Callable[[dict], None], say: Callable[[str], None]
+    ) -> None:
+        self.report = report
+        self._options = options
+        self._save = save
+        self._say = say
+
+    def run(self, subjects: Sequence[Subject], folder: Path, beside: Sequence[Subject] = ()) -> None:
+        """Measure models side by side: in each scope, dtype and batch size their calls take turns.
+
+        Args:
+            subjects (Sequence[Subject]): The models.
+            folder (Path): For the logs of evaluations.
+            beside (Sequence[Subject]): Models that take turns, too, for comparison, and are not reported again.
+        """
+        entries = [self._described(subject) for subject in subjects]
+        self.report['models'] += entries
+        others = [(subject, self._described(subject)) for subject in beside]
+        for subject, entry in zip(subjects, entries):
+            self._counted(subject, entry)
+            if self._options.evaluate:
+                self._evaluated(subject, entry, folder)
+        for scope in ('backbone', 'classifier', 'detector'):
+            here = [(s, e) for s, e in (*others, *zip(subjects, entries)) if _has(s, scope)]
+            for batch_size in sorted({size for s, _ in here for size in self._options.batches_of(s)}):
+                for dtype in self._options.dtypes:
+                    members = [(s, e) for s, e in here if batch_size in self._options.batches_of(s)]
+                    if members and self._options.wants(scope):
+                        self._measured(members, scope, batch_size, dtype)
+                        self._save(self.report)
+        for subject, entry in zip(subjects, entries):
+            self._broken_down(subject, entry)
+
+    def run_suite(self, rows: Sequence[Row], folder: Path) -> None:
+        """Measure rows of a table one after the other, each in turn with one FasterNet; rows already there are kept.
+
+        Raises:
+            UserError: If the report to be continued is of another suite, other options or another machine.
+        """
+        self.report['missing'] = [
+            dict(name=row.name, reason=row.reason, published=row.published) for row in rows if row.build is None
+        ]
+        done = [entry for entry in self.report['models'] if _is_done(entry)]
+        names = {entry['name'] for entry in done}
+        self.report['models'] = done
+        self.report['comparisons'] = [one for one in self.report['comparisons'] if one['a'].split(' [')[0] in names]
+        todo = [row for row in rows if row.build is not None and row.name not in names]
+        reference = next(
+            (row for row in rows if row.build is not None and row.name == _REFERENCES[self.report['suite']]), None
+        )
+        beside = self._built(reference) if reference is not None and todo else None
+        for number, row in enumerate(todo, 1):
+            self._say(f'[{number}/{len(todo)}] {row.name}')
+            subject = beside if row is reference else self._built(row)
+            if subject is not None:
+                self.run([subject], folder, [beside] if beside is not None and row is not reference else [])
+            self._save(self.report)
+
+    def _built(self, row: Row) -> Subject | None:
+        kind = 'detector' if self.report['suite'] == 'table4' else 'classifier'
+        try:
+            return Subject(row.name, kind, row.build(), None, None, None, row.published, row.shape, ['random weights'])
+        except Exception as error:
+            failed = Subject(row.name, kind, torch.nn.Identity(), published=row.published)
+            self.report['models'].append(dict(self._described(failed), error=f'not built: {_one_line(error)}'))
+            self._say(f'{row.name}: not built: {_one_line(error)}')
+            return None
+
+    def finish(self) -> None:
+        """Mark the report complete."""
+        self.report['environment']['after'] = after = snapshot(self._options.device)
+        labels = load_labels(self.report['environment']['before'], after)
+        for entry in self.report['models']:
+            entry['labels'] += [label for label in labels if label not in entry['labels']]
+        self.report['complete'] = True
+        self._save(self.report)
+
+    def _described(self, subject: Subject) -> dict:
+        return dict(
+            subject.identity(), error=None, parameters=count_parameters(subject.model), multiply_adds=None,
+            deviations=[], evaluation=None, measurements=[], split=None, roofline=None,
+        )  # fmt: skip
+
+    @contextmanager
+    def _surviving(self, entry: dict, what: str):
+        """One model that fails does not stop the others."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            entry['error'] = f'{what}: {_one_line(error)}'
+            self._say(f'{entry["name"]}: {entry["error"]}')
+
+    def _counted(self, subject: Subject, entry: dict) -> None:
+        count = count_detector if subject.kind == 'detector' else count_classifier
+        with self._surviving(entry, 'multiply-adds could not be counted'):
+            with torch.inference_mode():
+                entry['multiply_adds'] = counted = count(subject.model, self._options.shape_of(subject))
+            published = subject.published or {}
+            columns = (
+                ('parameters', entry['parameters'] / 1e6, published.get('params_m')),
+                ('multiply-adds', (counted['table4'] or counted['total']) / 1e9, _gflops(published)),
+            )
+            for what, ours, theirs in columns:
+                # the column's own rounding may hide as much as half its last digit
+                if theirs and abs(ours - theirs) > max(0.02 * theirs, 0.05 if theirs >= 10 else 0.006):
+                    entry['deviations'].append(
+                        f"{what} {ours:.2f}, {100 * (ours / theirs - 1):+.1f} % off the paper's {theirs:g}"
+                    )
+
+    def _evaluated(self, subject: Subject, entry: dict, folder: Path) -> None:
+        if subject.cfg is None:
+            return
+        self._say(f'{subject.name}: evaluating')
+        with self._surviving(entry, 'not evaluated'):
+            entry['evaluation'] = evaluate(subject.cfg, subject.checkpoint, folder / 'evaluation' / subject.name)
+        if entry['evaluation'] is None:
+            entry['evaluation'] = dict(metrics={}, images=0, dataset=None, labels=[], error=entry['error'])
+        self._save(self.report)
+
+    def _measured(self, members: list[tuple[Subject, dict]], scope: str, batch_size: int, dtype: str) -> None:
+        options, ready = self._options, []
+        for subject, entry in members:
+            for mode in options.modes:
+                shape = options.shape_of(subject)
+                case = Case(subject, scope, mode, dtype, batch_size, shape, options.device, options.channels_last)
+                row = dict(
+                    scope=scope, mode=mode, dtype=dtype, device=str(options.device), batch_size=batch_size,
+                    shape=list(shape), channels_last=options.channels_last, threads=torch.get_num_threads(),
+                    difference=None, error=None, latency_ms=None, cuda_event_ms=None, throughput=None,
+                    peak_memory=None, peak_memory_of=None, labels=[] if dtype == 'fp32' else [f'in {dtype}'],
+                )  # fmt: skip
+                entry['measurements'].append(row)
+                with self._reported(row, subject.name):
+                    call, row['difference'], labels = case.prepare()
+                    row['labels'] += labels
+                    row['peak_memory'], row['peak_memory_of'] = peak_memory(call, options.device)
+                    ready.append((subject, row, call))
+        names = ', '.join(f'{subject.name} [{row["mode"]}]' for subject, row, _ in ready)
+        self._say(f'{scope}, {dtype}, batch {batch_size}, taking turns: {names}')
+        try:
+            samples = measure([call for *_, call in ready], options.device, options.limits) if ready else []
+        except KeyboardInterrupt as interrupt:
+            for (_, row, _), one in zip(ready, interrupt.args[0] if interrupt.args else []):
+                _record(row, one)
+            raise
+        except Exception as error:  # out of memory, with all of them resident
+            for _, row, _ in ready:
+                row['error'] = _one_line(error)
+            return
+        finally:
+            _release(options.device)
+        for (subject, row, _), one in zip(ready, samples):
+            _record(row, one)
+            mode = f'{row["mode"]} {row["dtype"]} batch {row["batch_size"]}'
+            self._say(f'{subject.name}, {scope}, {mode}: {row["latency_ms"]["p50"]:.2f} ms')
+        self._compared([(subject.name, row) for subject, row, _ in ready])
+
+    def _compared(self, rows: list[tuple[str, dict]]) -> None:
+        """Each model with the first of its mode, and each mode with the first of its model."""
+        for index, (name, row) in enumerate(rows):
+            before = rows[:index]
+            same_mode = next((other for other in before if other[1]['mode'] == row['mode']), None)
+            same_model = next((other for other in before if other[0] == name), None)
+            for other, names in (
+                (same_mode, lambda name, row: name),
+                (same_model, lambda name, row: f'{name} [{row["mode"]}]'),
+            ):
+                if other is None:
+                    continue
+                value, interval = ratio(row['latency_ms']['samples'], other[1]['latency_ms']['samples'])
+                self.report['comparisons'].append(
+                    dict(
+                        scope=row['scope'],
+                        mode=row['mode'],
+                        dtype=row['dtype'],
+                        batch_size=row['batch_size'],
+                        a=names(name, row),
+                        b=names(*other),
+                        ratio=value,
+                        interval=list(interval),
+                        verdict=verdict(interval),
+                    )  # fmt: skip
+                )
+
+    def _broken_down(self, subject: Subject, entry: dict) -> None:
+        options = self._options
+        shape, dtype = options.shape_of(subject), options.dtypes[0]
+        if subject.kind == 'detector' and options.wants('split'):
+            self._say(f'{subject.name}: splitting the time of a detection')
+            case = Case(subject, 'detector', 'eager', dtype, 1, shape, options.device, options.channels_last)
+            with self._surviving(entry, 'its time could not be split'):
+                model, call, labels = case.detector()
+                entry['split'] = split_detector(call, model, shape, options.device, options.limits)
+                entry['split']['labels'] += labels
+        if _has(subject, 'backbone') and options.wants('roofline'):
+            self._say(f'{subject.name}: timing its layers')
+            case = Case(subject, 'backbone', 'eager', dtype, 1, shape, options.device, options.channels_last)
+            with self._surviving(entry, 'its layers could not be timed'):
+                network, images = case.network()
+                entry['roofline'] = dict(roofline(network, images), device=str(options.device), dtype=dtype)
+        _release(options.device)
+        self._save(self.report)
+
+    @contextmanager
+    def _reported(self, row: dict, name: str):
+        """An error stays with its measurement, and the run goes on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            row['error'] = _one_line(error)
+            self._say(f'{name}, {row["scope"]}, {row["mode"]} {row["dtype"]} batch {row["batch_size"]}: {row["error"]}')
+            _release(self._options.device)
+
+
+def check_continues(report: dict, new: dict) -> None:
+    """Raise UserError where the report to be continued was made by other options or on another machine than `new`."""
+    for name in ('suite', 'options'):
+        if report[name] != json.loads(json.dumps(new[name])):
+            raise UserError(
+                f'--resume: the report was made with {name} {report[name]}, not {new[name]}; use another --out'
+            )
+    before, now = report['environment']['before'], new['environment']['before']
+    for place in (lambda e: e['host']['cpu'], lambda e: e['gpu'] and e['gpu']['name'], lambda e: e['packages']):
+        if place(before) != place(now):
+            raise UserError(f'--resume: the report was made on {place(before)}, not {place(now)}; use another --out')
+
+
+def _is_done(entry: dict) -> bool:
+    rows = entry['measurements']
+    return bool(entry['error'] and not rows) or (bool(rows) and all(row['latency_ms'] or row['error'] for row in rows))
+
+
+def _has(subject: Subject, scope: str) -> bool:
+    if scope == 'backbone':
+        return hasattr(subject.model, 'backbone')
+    return subject.kind == scope
+
+
+def _gflops(published: dict) -> float | None:
+    return published.get('gflops') or published.get('gflops_1280x800')
+
+
+def _record(row: dict, samples: Samples) -> None:
+    if samples.wall:
+        row['latency_ms'] = summary(samples.wall, samples.warmup)
+        row['cuda_event_ms'] = summary(samples.events, samples.warmup)
+        row['throughput'] = 1e3 * row['batch_size'] / row['latency_ms']['p50']
+
+
+def _one_line(error: BaseException) -> str:
+    text = ' '.join(str(error).split())
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or 'not enough memory' in text:
+        return 'out of memory'
+    return text if isinstance(error, UserError) else f'{type(error).__name__}: {text[:300]}'
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.empty_cache()
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> tuple[int | None, str | None]:
+    """Most bytes during one call: of CUDA's allocator, or resident in this process (Linux)."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device), 'CUDA allocator'
+    clear, status = Path('/proc/self/clear_refs'), Path('/proc/self/status')
+    try:
+        clear.write_text('5')  # the peak starts again from what is resident now
+    except OSError:
+        call()
+        return None, None
+    call()
+    line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
+    return 1024 * int(line.split()[1]), 'process'

@@ -1,0 +1,253 @@
+"""A model made ready to be measured, from a config or from a row of the paper's tables."""
+
+import copy
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.cnn import fuse_conv_bn
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..checkpoint import require_loadable
+from ..errors import UserError
+
+MODES = ('eager', 'fused', 'compile')
+DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
+# how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
+_TOLERANCE = dict(fp32=1e-3, fp16=5e-2, bf16=1e-1)
+_IMAGES = 8
+
+
+@dataclass(eq=False)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        name (str): In every table.
+        kind (str): 'classifier' or 'detector'.
+        model (nn.Module): In evaluation mode, on the CPU, fp32.
+        cfg (Config, optional): Where the data and the evaluator come from.
+        config, checkpoint (str, optional): Paths.
+        published (dict, optional): The paper's row.
+        shape (tuple[int, int], optional): H, W that the model is meant for, where the kind does not say it.
+        labels (list[str]): Stand beside every number of this model.
+    """
+
+    name: str
+    kind: str
+    model: nn.Module
+    cfg: Config | None = None
+    config: str | None = None
+    checkpoint: str | None = None
+    published: dict | None = None
+    shape: tuple[int, int] | None = None
+    labels: list[str] = field(default_factory=list)
+
+    def identity(self) -> dict:
+        """``name`` to ``labels`` of a model in a report."""
+        text = self.cfg.pretty_text.encode() if self.cfg is not None else None
+        file = Path(self.checkpoint).expanduser() if self.checkpoint else None
+        return dict(
+            name=self.name,
+            kind=self.kind,
+            config=self.config,
+            config_sha256=hashlib.sha256(text).hexdigest() if text else None,
+            checkpoint=self.checkpoint,
+            checkpoint_sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None,
+            labels=list(self.labels),
+            published=self.published,
+        )
+
+
+def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
+    """Build the model of an mmdet or mmpretrain config.
+
+    Args:
+        cfg (Config): The config.
+        config (str): Its path; the file's name names the model.
+        checkpoint (str, optional): File, URL or name; without it, weights are random and labelled so.
+
+    Raises:
+        UserError: If the config is of neither library, or the checkpoint does not fit.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in ('mmdet', 'mmpretrain'):
+        raise UserError(f'{config}: default_scope is {scope!r}, but a report is for configs of mmdet or mmpretrain')
+    settings = copy.deepcopy(cfg.model)
+    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(settings)
+    labels = []
+    if checkpoint is None:
+        labels.append('random weights')
+    else:
+        require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    kind = 'detector' if scope == 'mmdet' else 'classifier'
+    return Subject(Path(config).stem, kind, model.eval(), cfg, config, checkpoint, labels=labels)
+
+
+@dataclass
+class Case:
+    """One way to run one model: what a measurement is of."""
+
+    subject: Subject
+    scope: str
+    mode: str
+    dtype: str
+    batch_size: int
+    shape: tuple[int, int]
+    device: torch.device
+    channels_last: bool
+
+    def prepare(self) -> tuple[Callable[[], object], float | None, list[str]]:
+        """What to time, after its outputs were compared with eager fp32.
+
+        Returns:
+            tuple[Callable, float | None, list[str]]: A call without arguments, the relative difference of its outputs
+            (None for eager fp32 itself), and labels.
+
+        Raises:
+            UserError: If the outputs are wrong.
+        """
+        call, outputs, labels = self._calls()
+        if (self.mode, self.dtype, self.channels_last) == ('eager', 'fp32', False):
+            return call, None, labels
+        plain = replace(self, mode='eager', dtype='fp32', channels_last=False)
+        difference = _relative(outputs(), plain._calls()[1]())
+        if not difference < _TOLERANCE[self.dtype]:
+            raise UserError(
+                f'{self.mode} {self.dtype} is wrong: its outputs differ from eager fp32 by {difference:.2g} relative '
+                f'(at most {_TOLERANCE[self.dtype]:g} is accepted), so it is not timed'
+            )
+        return call, difference, labels
+
+    def _calls(self) -> tuple[Callable, Callable, list[str]]:
+        """What to time, what gives tensors to compare, and labels."""
+        if self.scope == 'detector':
+            model, call, labels = self.detector()
+            images = copy.deepcopy(detector_batches(self.subject, self.batch_size, self.shape)[0][0])
+
+            def features():
+                with torch.inference_mode(), self._half():
+                    return model.extract_feat(model.data_preprocessor(images, False)['inputs'])
+
+            return call, features, labels
+        network, images = self.network()
+
+        def call():
+            with torch.inference_mode():
+                return network(images)
+
+        return call, call, []
+
+    def _model(self) -> nn.Module:
+        model = copy.deepcopy(self.subject.model)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return (fused(model) if self.mode == 'fused' else model).to(self.device, memory_format=layout)
+
+    def _half(self) -> torch.autocast:
+        return torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32')
+
+    def network(self) -> tuple[Callable, Tensor]:
+        """The backbone, or a whole classifier, and random images of seed 0 for it; both in the case's dtype."""
+        model, dtype = self._model(), DTYPES[self.dtype]
+        network = (model.backbone if self.scope == 'backbone' else model).to(dtype)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(self.batch_size, 3, *self.shape, generator=generator).to(self.device, dtype)
+        if self.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        return torch.compile(network) if self.mode == 'compile' else network, images
+
+    def detector(self) -> tuple[nn.Module, Callable, list[str]]:
+        """The detector, its ``test_step`` on prepared images (autocast in half precision), and labels."""
+        model = self._model()
+        if self.mode == 'compile':  # the heads' shapes change with what is found
+            model.backbone.compile()
+            model.neck.compile()
+        batches, labels = detector_batches(self.subject, self.batch_size, self.shape)
+        turn = itertools.cycle(batches)
+
+        def call():
+            with torch.inference_mode(), self._half():
+                return model.test_step(dict(next(turn)))
+
+        return model, call, labels
+
+
+@functools.lru_cache(maxsize=8)
+def detector_batches(subject: Subject, batch_size: int, shape: tuple[int, int]) -> tuple[list[dict], list[str]]:
+    """Batches for ``test_step``: the first images of the config's test set, or noise where it is not here.
+
+    Returns:
+        tuple[list[dict], list[str]]: Batches as a DataLoader gives them, and what to say of them.
+    """
+    dataset = test_dataset(subject)
+    if dataset is not None:
+        samples = [dataset[i] for i in range(min(_IMAGES * batch_size, len(dataset)))]
+        samples = list(itertools.islice(itertools.cycle(samples), -(-len(samples) // batch_size) * batch_size))
+        label = f'on {len(samples)} preprocessed images of the test set, in turn'
+    else:
+        noise = np.random.RandomState(0).randint(0, 256, (3, *shape), np.uint8)
+        meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), batch_input_shape=shape, pad_shape=shape)
+        samples = [
+            dict(inputs=torch.from_numpy(noise), data_samples=DetDataSample(metainfo=meta)) for _ in range(batch_size)
+        ]
+        label = f'on noise of {shape[0]} x {shape[1]} instead of photographs'
+    return [pseudo_collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)], [label]
+
+
+def test_dataset(subject: Subject):
+    """The config's test set, or None where there is none or its files are not here."""
+    loader = subject.cfg and subject.cfg.get('test_dataloader')
+    if not loader:
+        return None
+    settings = copy.deepcopy(loader.dataset)
+    annotations = os.path.join(settings.get('data_root') or '', settings.get('ann_file') or '')
+    if not os.path.exists(annotations):
+        return None
+    with DefaultScope.overwrite_default_scope(subject.cfg.default_scope):
+        return DATASETS.build(settings)
+
+
+def fused(model: nn.Module) -> nn.Module:
+    """`model`, changed in place: BN folded into the convolutions before it, as mmcv does by the order of registration.
+
+    timm's norms include an activation, which stays.
+    """
+    kept = {
+        name: nn.Sequential(module.drop, module.act)
+        for name, module in model.named_modules()
+        if type(module).__name__ == 'BatchNormAct2d'
+    }
+    model = fuse_conv_bn(model)
+    for name, activation in kept.items():
+        parent, _, child = name.rpartition('.')
+        if isinstance(model.get_submodule(name), nn.Identity):
+            setattr(model.get_submodule(parent), child, activation)
+    return model
+
+
+def _tensors(outputs) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    for part in outputs if isinstance(outputs, (list, tuple)) else ():
+        yield from _tensors(part)
+
+
+def _relative(got, want) -> float:
+    """Norm of the difference over the norm of what is wanted, of all outputs together, in fp64."""
+    pairs = list(zip(_tensors(got), _tensors(want)))
+    error = sum(float((a.double() - b.double()).square().sum()) for a, b in pairs)
+    return (error / sum(float(b.double().square().sum()) for _, b in pairs)) ** 0.5

@@ -1,0 +1,192 @@
+"""The rows of the paper's tables 3 and 4, each with the model of an installed package where one has it."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import mmdet
+from mmdet.registry import MODELS as DETECTORS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, Registry
+from mmpretrain.registry import MODELS as CLASSIFIERS
+from torch import nn
+
+from ..errors import UserError
+from ..hub import config_root
+
+_PUBLISHED = Path(__file__).with_name('published.json')
+_MASK_RCNN = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mask_rcnn'
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of one of the paper's tables.
+
+    Args:
+        name: As in the paper's table.
+        published: The paper's figures, with their ``source`` and ``hardware``.
+        shape: Height and width of the input that the figures are for.
+        build: Returns the model with random weights, in eval mode; None where no installed package has it.
+        reason: Why `build` is None.
+    """
+
+    name: str
+    published: dict
+    shape: tuple[int, int]
+    build: Callable[[], nn.Module] | None
+    reason: str | None
+
+
+def suite(name: str, only: Sequence[str] = ()) -> list[Row]:
+    """List the rows of a table, in the paper's order.
+
+    Args:
+        name: 'table3', the ImageNet classifiers, or 'table4', Mask R-CNN on COCO.
+        only: Names of the rows to keep, in any case; all of them if empty.
+
+    Returns:
+        The rows, those included that no installed package builds.
+
+    Raises:
+        UserError: There is no such table, or a name in `only` is not one of its rows.
+    """
+    if name not in _TABLES:
+        raise UserError(f'No suite {name!r}; there are {", ".join(_TABLES)}.')
+    key, label, row_of = _TABLES[name]
+    rows = [row_of(entry[label], entry) for entry in json.loads(_PUBLISHED.read_text())[key]]
+    unknown = [wanted for wanted in only if wanted.lower() not in {row.name.lower() for row in rows}]
+    if unknown:
+        raise UserError(f'Not in {name}: {", ".join(unknown)}. Its rows are {", ".join(row.name for row in rows)}.')
+    wanted = {row.lower() for row in only or [row.name for row in rows]}
+    return [row for row in rows if row.name.lower() in wanted]
+
+
+def _classifier_row(name: str, entry: dict) -> Row:
+    build, reason = _CLASSIFIERS.get(name), _MISSING.get(name)
+    if name in _TIMM:
+        if importlib.util.find_spec('timm') is None:
+            reason = 'timm is not installed: pip install timm'
+        else:
+            build = partial(_from_timm, _TIMM[name])
+    size = 256 if name.startswith(('MobileViT', 'EdgeNeXt')) else 224
+    return Row(name, _published(entry), (size, size), build, reason)
+
+
+def _detector_row(name: str, entry: dict) -> Row:
+    return Row(name, _published(entry), (800, 1280), _DETECTORS[name], None)
+
+
+def _published(entry: dict) -> dict:
+    return dict(entry, source='quoted from the paper', hardware='RTX 2080 Ti, BN fused')
+
+
+def _build(registry: Registry, cfg: dict) -> nn.Module:
+    with DefaultScope.overwrite_default_scope(registry.scope):
+        return registry.build(cfg).eval()
+
+
+def _from_timm(name: str) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, pretrained=False).eval()
+
+
+def _shufflenet(widen_factor: float, channels: int) -> nn.Module:
+    cfg = dict(
+        type='ImageClassifier',
+        backbone=dict(type='ShuffleNetV2', widen_factor=widen_factor),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=1000, in_channels=channels),
+    )
+    return _build(CLASSIFIERS, cfg)
+
+
+def _fasternet(arch: str) -> nn.Module:
+    model = Config.fromfile(config_root() / f'fasternet_{arch}_in1k.py').model
+    model.train_cfg = None  # the augmentations of training
+    return _build(CLASSIFIERS, model)
+
+
+def _mask_rcnn(path: Path, **backbone) -> nn.Module:
+    """Build the detector of a config without its pretrained weights, on another backbone if one is given."""
+    model = Config.fromfile(path).model
+    if backbone:
+        model.backbone = backbone
+        model.neck.in_channels = [64, 128, 320, 512]  # PVT's and PoolFormer's alike
+    model.backbone.init_cfg = None
+    return _build(DETECTORS, model)
+
+
+def _mmdet(network: str, **backbone) -> Callable[[], nn.Module]:
+    return partial(_mask_rcnn, _MASK_RCNN / f'mask-rcnn_{network}_fpn_1x_coco.py', **backbone)
+
+
+def _pvt(*depths: int) -> Callable[[], nn.Module]:
+    return _mmdet('r50', type='PyramidVisionTransformer', num_layers=depths)
+
+
+def _poolformer(arch: str) -> Callable[[], nn.Module]:
+    # the odd indices are the layers between the stages
+    return _mmdet('r50', type='mmpretrain.PoolFormer', arch=arch, out_indices=(0, 2, 4, 6))
+
+
+_TIMM = {
+    'MobileNetV2': 'mobilenetv2_100',
+    'MobileNetV2 x1.4': 'mobilenetv2_140',
+    'MobileViT-XXS': 'mobilevit_xxs',
+    'MobileViT-XS': 'mobilevit_xs',
+    'MobileViT-S': 'mobilevit_s',
+    'EdgeNeXt-XXS': 'edgenext_xx_small',
+    'EdgeNeXt-XS': 'edgenext_x_small',
+    'EdgeNeXt-S': 'edgenext_small',
+    'GhostNet x1.3': 'ghostnet_130',
+    'PoolFormer-S12': 'poolformer_s12',
+    'PoolFormer-S24': 'poolformer_s24',
+    'PoolFormer-S36': 'poolformer_s36',
+    'PoolFormer-M36': 'poolformer_m36',
+    'PoolFormer-M48': 'poolformer_m48',
+    'ResNet50': 'resnet50',
+    'ConvNeXt-T': 'convnext_tiny',
+    'ConvNeXt-S': 'convnext_small',
+    'ConvNeXt-B': 'convnext_base',
+    'Swin-T': 'swin_tiny_patch4_window7_224',
+    'Swin-S': 'swin_small_patch4_window7_224',
+    'Swin-B': 'swin_base_patch4_window7_224',
+}
+_CLASSIFIERS = {
+    'ShuffleNetV2 x1.5': partial(_shufflenet, 1.5, 1024),
+    'ShuffleNetV2 x2': partial(_shufflenet, 2.0, 2048),
+    **{f'FasterNet-{arch.upper()}': partial(_fasternet, arch) for arch in ('t0', 't1', 't2', 's', 'm', 'l')},
+}
+_NO_PVT = 'no installed package builds it: timm has PVTv2 only, mmdet only the backbone for detectors'
+_MISSING = {
+    'CycleMLP-B1': 'no installed package builds it',
+    'CycleMLP-B2': 'no installed package builds it',
+    'PVT-Tiny': _NO_PVT,
+    'PVT-Small': _NO_PVT,
+    'PVT-Medium': _NO_PVT,
+    'PVT-Large': _NO_PVT,
+}
+_DETECTORS = {
+    'ResNet50': _mmdet('r50'),
+    'ResNet101': _mmdet('r101'),
+    'ResNeXt101-32x4d': _mmdet('x101-32x4d'),
+    'ResNeXt101-64x4d': _mmdet('x101-64x4d'),
+    'PoolFormer-S24': _poolformer('s24'),
+    'PoolFormer-S36': _poolformer('s36'),
+    'PVT-Small': _pvt(3, 4, 6, 3),
+    'PVT-Medium': _pvt(3, 4, 18, 3),
+    'PVT-Large': _pvt(3, 8, 27, 3),
+    **{
+        f'FasterNet-{arch.upper()}': partial(_mask_rcnn, config_root() / f'mask_rcnn_fasternet_{arch}.py')
+        for arch in ('s', 'm', 'l')
+    },
+}
+# of each suite: where its rows are in the data, what names them, what makes them a Row
+_TABLES = {
+    'table3': ('table3_imagenet', 'network', _classifier_row),
+    'table4': ('table4_coco_mask_rcnn_1x', 'backbone', _detector_row),
+}

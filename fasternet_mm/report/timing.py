@@ -1,0 +1,135 @@
+"""Latency, measured side by side: alternating samples, warm-up until stable, percentiles, bootstrap ratios."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+# warm-up ends when the medians of two successive windows differ by less than this
+_WINDOW = 5
+_STABLE = 0.03
+
+
+@dataclass
+class Limits:
+    """How long to measure.
+
+    Args:
+        warmup (float): Most seconds of warm-up for each thing measured.
+        min_seconds (float): Least seconds of samples of each.
+        repeats (int): Least number of samples of each.
+    """
+
+    warmup: float = 10.0
+    min_seconds: float = 2.0
+    repeats: int = 20
+
+
+@dataclass
+class Samples:
+    """What one thing took, in milliseconds, call by call.
+
+    Attributes:
+        wall (list[float]): By the wall clock, the device synchronised before and after.
+        events (list[float]): By CUDA events; empty on a CPU.
+        warmup (int): Number of calls before, which do not count.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    events: list[float] = field(default_factory=list)
+    warmup: int = 0
+
+
+def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float | None]:
+    """Milliseconds of one call by the wall clock, and by CUDA events (None on a CPU)."""
+    if device.type != 'cuda':
+        start = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - start), None
+    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    before.record()
+    call()
+    after.record()
+    torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start), before.elapsed_time(after)
+
+
+def warm_up(call: Callable[[], object], device: torch.device, most_seconds: float) -> int:
+    """Call until two successive windows of five calls have the same median within 3 %, or time is up.
+
+    Returns:
+        int: Number of calls.
+    """
+    taken, start = [], time.perf_counter()
+    while not taken or time.perf_counter() - start < most_seconds:
+        taken.append(timed(call, device)[0])
+        if len(taken) >= 2 * _WINDOW:
+            before, last = np.median(taken[-2 * _WINDOW : -_WINDOW]), np.median(taken[-_WINDOW:])
+            if abs(last - before) < _STABLE * before:
+                break
+    return len(taken)
+
+
+def measure(calls: Sequence[Callable[[], object]], device: torch.device, limits: Limits) -> list[Samples]:
+    """Time several things side by side: one call of each in turn (A B A B), so that drift hits all alike.
+
+    Args:
+        calls (Sequence[Callable]): What to time; each does the same work at every call.
+        device (torch.device): Where they run; synchronised around each call.
+        limits (Limits): How long.
+
+    Returns:
+        list[Samples]: In the order of `calls`. After Ctrl-C, what was sampled so far rides on the KeyboardInterrupt
+        as its first argument.
+    """
+    samples = [Samples(warmup=warm_up(call, device, limits.warmup)) for call in calls]
+
+    def enough(one: Samples) -> bool:
+        return len(one.wall) >= limits.repeats and sum(one.wall) >= 1e3 * limits.min_seconds
+
+    try:
+        while not all(map(enough, samples)):
+            for call, one in zip(calls, samples):
+                wall, event = timed(call, device)
+                one.wall.append(wall)
+                if event is not None:
+                    one.events.append(event)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(samples) from interrupt
+    return samples
+
+
+def summary(samples: Sequence[float], warmup: int) -> dict | None:
+    """Mean and percentiles of milliseconds, with the raw samples; None without any."""
+    if not samples:
+        return None
+    p10, p50, p90, p99 = np.percentile(samples, [10, 50, 90, 99]).tolist()
+    return dict(
+        mean=float(np.mean(samples)), p10=p10, p50=p50, p90=p90, p99=p99,
+        n=len(samples), warmup=warmup, samples=[round(x, 6) for x in samples],
+    )  # fmt: skip
+
+
+def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tuple[float, tuple[float, float]]:
+    """Median of `a` over median of `b`, and its 95 % bootstrap interval.
+
+    Samples taken in turn are resampled together, so that what slowed both down cancels.
+    """
+    pairs = min(len(a), len(b))
+    a, b = np.asarray(a[:pairs]), np.asarray(b[:pairs])
+    picks = np.random.default_rng(0).integers(0, pairs, (resamples, pairs))
+    drawn = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    return float(np.median(a) / np.median(b)), (low, high)
+
+
+def verdict(interval: tuple[float, float]) -> str:
+    """'a is faster', 'b is faster', or 'within the noise' where the interval holds 1."""
+    low, high = interval
+    if low <= 1 <= high:
+        return 'within the noise'
+    return 'a is faster' if high < 1 else 'b is faster'

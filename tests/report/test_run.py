@@ -1,0 +1,252 @@
+"""What a report measures, and what stays when something fails."""
+
+import copy
+import json
+
+import pytest
+import torch
+from conftest import REPO
+from mmengine.config import Config
+
+from fasternet_mm.engine.cli import load_config
+from fasternet_mm.errors import UserError
+from fasternet_mm.report import Limits, Options, Reporter, check_continues, from_config, new_report
+from fasternet_mm.report.breakdown import roofline
+from fasternet_mm.report.counting import count_detector, count_parameters
+from fasternet_mm.report.environment import load_labels
+from fasternet_mm.report.subject import Subject, fused
+from fasternet_mm.report.suites import Row
+
+CPU = torch.device('cpu')
+FAST = Limits(warmup=0.0, min_seconds=0.0, repeats=2)
+
+
+@pytest.fixture
+def detector(tiny_config):
+    path = str(tiny_config())
+    return from_config(load_config(path), path, None)
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    path = tmp_path / 'classifier.py'
+    path.write_text(
+        f'_base_ = {str(REPO / "configs" / "fasternet_t0_in1k.py")!r}\n'
+        'model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1))),\n'
+        '             head=dict(in_channels=64, hidden_channels=16), train_cfg=None)\n'
+    )
+    return from_config(Config.fromfile(path), str(path), None)
+
+
+def run(subjects, **options) -> dict:
+    options = Options(**dict(dict(device=CPU, shape=(64, 64), limits=FAST, evaluate=False), **options))
+    saved = []
+    reporter = Reporter(new_report(options, ['report.py']), options, lambda r: saved.append(copy.deepcopy(r)), str)
+    reporter.run(subjects, None)
+    assert saved and not saved[0]['complete']  # on the way already
+    reporter.finish()
+    json.dumps(saved[-1])
+    return saved[-1]
+
+
+def test_a_classifier_in_every_mode_and_dtype(classifier):
+    report = run([classifier], modes=['eager', 'fused'], dtypes=['fp32', 'bf16'], batch_sizes=[1, 2])
+    (model,) = report['models']
+    rows = model['measurements']
+    assert len(rows) == 2 * 2 * 2 * 2  # scope, mode, dtype, batch size
+    assert all(row['error'] is None and row['latency_ms']['n'] >= 2 for row in rows)
+    for row in rows:
+        assert row['throughput'] == pytest.approx(1e3 * row['batch_size'] / row['latency_ms']['p50'])
+        reference = (row['mode'], row['dtype']) == ('eager', 'fp32')
+        assert (row['difference'] is None) == reference
+        if not reference:
+            assert row['difference'] < (1e-5 if row['dtype'] == 'fp32' else 5e-2)
+        assert ('in bf16' in row['labels']) == (row['dtype'] == 'bf16')
+    assert report['complete'] and 'random weights' in model['labels']
+
+
+def test_a_detector_its_split_and_its_layers(detector):
+    report = run([detector], modes=['eager', 'fused'])
+    (model,) = report['models']
+    assert model['error'] is None
+    assert {row['scope'] for row in model['measurements']} == {'backbone', 'detector'}
+    split = model['split']
+    names = ['preprocessing', 'backbone', 'neck', 'RPN', 'RoI heads', 'post-processing']
+    assert list(split['parts']) == names and all(value > 0 for value in split['parts'].values())
+    assert split['total_ms'] == pytest.approx(sum(split['parts'].values()))
+    assert split['disagreement'] == pytest.approx(split['total_ms'] / split['whole_ms'] - 1)
+    kinds = {layer['kind'] for layer in model['roofline']['layers']}
+    assert kinds == {'stem', 'BN', 'PConv', 'PWConv', 'merging', 'activation', 'other'}
+    assert sum(layer['share'] for layer in model['roofline']['layers']) == pytest.approx(1)
+
+
+def test_photographs_where_there_are_some_and_noise_where_not(detector, tmp_path):
+    labels = run([detector], scopes=['detector'])['models'][0]['measurements'][0]['labels']
+    assert labels == ['on 4 preprocessed images of the test set, in turn']
+    detector = copy.copy(detector)  # what was prepared once is kept for a subject
+    detector.cfg.test_dataloader.dataset.data_root = str(tmp_path / 'nowhere')
+    (row,) = run([detector], scopes=['detector'])['models'][0]['measurements']
+    assert row['labels'] == ['on noise of 64 x 64 instead of photographs'] and row['latency_ms']['n'] >= 2
+
+
+def test_models_of_one_run_are_compared_in_turn(classifier):
+    other = copy.deepcopy(classifier)
+    other.name = 'other'
+    report = run([classifier, other], modes=['eager', 'fused'], batch_sizes=[1], scopes=['classifier'])
+    pairs = {(one['a'], one['b'], one['mode']) for one in report['comparisons']}
+    assert pairs == {
+        ('other', 'classifier', 'eager'),
+        ('other', 'classifier', 'fused'),
+        ('classifier [fused]', 'classifier [eager]', 'fused'),
+        ('other [fused]', 'other [eager]', 'fused'),
+    }
+    assert all(one['interval'][0] <= one['ratio'] <= one['interval'][1] for one in report['comparisons'])
+
+
+def test_a_mode_that_is_wrong_is_not_timed(classifier, monkeypatch):
+    def broken(model):
+        torch.nn.init.zeros_(model.head.fc.weight)
+        return model
+
+    monkeypatch.setattr('fasternet_mm.report.subject.fused', broken)
+    rows = run([classifier], modes=['eager', 'fused'], batch_sizes=[1], scopes=['classifier'])['models'][0][
+        'measurements'
+    ]
+    assert rows[0]['latency_ms'] is not None and rows[1]['latency_ms'] is None
+    assert rows[1]['error'].startswith('fused fp32 is wrong: its outputs differ from eager fp32')
+
+
+def test_running_out_of_memory_ends_one_batch_size_alone(classifier, monkeypatch):
+    forward = type(classifier.model).forward
+
+    def limited(self, inputs, *args, **kwargs):
+        if len(inputs) > 2:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+        return forward(self, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(type(classifier.model), 'forward', limited)
+    rows = run([classifier], batch_sizes=[1, 2, 4], scopes=['classifier'])['models'][0]['measurements']
+    assert [(row['batch_size'], row['error']) for row in rows] == [(1, None), (2, None), (4, 'out of memory')]
+
+
+@pytest.mark.parametrize(('option', 'value'), [('modes', 'deploy'), ('modes', 'fast'), ('dtypes', 'int8')])
+def test_what_does_not_exist_is_refused_by_name(option, value):
+    with pytest.raises(UserError, match=f"{option[:-1]} '{value}' does not exist; choose from"):
+        Options(CPU, **{option: [value]})
+
+
+def test_table_4s_multiply_adds_are_reproduced():
+    from golden import TABLES
+
+    columns = {row['backbone']: row for row in TABLES['table4_coco_mask_rcnn_1x']}
+    for arch in 'sml':
+        path = REPO / 'configs' / f'mask_rcnn_fasternet_{arch}.py'
+        with torch.device('meta'):
+            model = from_config(Config.fromfile(path), str(path), None).model
+        counted, row = count_detector(model, (800, 1280)), columns[f'FasterNet-{arch.upper()}']
+        assert counted['table4'] / 1e9 == pytest.approx(row['gflops_1280x800'], rel=0.01)
+        # the convention that mmdet prints is 7 G above: the mask head's upsampling and its last convolution
+        assert (counted['total'] - counted['table4']) / 1e9 == pytest.approx(6.744, abs=1e-3)
+        assert sum(counted['parts'].values()) == counted['total']
+        assert round(count_parameters(model) / 1e6, 1) == row['params_m']
+
+
+def test_fusing_keeps_the_activations_of_timms_norms():
+    timm = pytest.importorskip('timm')
+    model = timm.create_model('mobilenetv2_100').eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        want = model(images)
+        torch.testing.assert_close(fused(model)(images), want, rtol=1e-4, atol=1e-5)
+    assert not [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_layers_are_counted_as_torch_counts(classifier):
+    from fasternet_mm.report.counting import multiply_adds
+
+    images = torch.randn(1, 3, 64, 64)
+    layers = roofline(classifier.model.backbone, images, repeats=1)['layers']
+    convolutions = [layer for layer in layers if layer['kind'] in ('stem', 'PConv', 'PWConv', 'merging')]
+    arithmetic = sum(layer['gflops'] * layer['ms'] * 1e6 for layer in convolutions)
+    assert arithmetic == pytest.approx(2 * multiply_adds(lambda: classifier.model.backbone(images)), rel=1e-6)
+    assert not [m for m in classifier.model.modules() if 'forward' in vars(m)]  # nothing stays behind
+
+
+ROWS = [
+    Row('FasterNet-T2', dict(params_m=1.0, gflops=0.1), (64, 64), lambda: torch.nn.Conv2d(3, 8, 3), None),
+    Row('Broken', {}, (64, 64), lambda: 1 / 0, None),
+    Row('Other', {}, (64, 64), lambda: torch.nn.Conv2d(3, 8, 3), None),
+    Row('Lost', dict(params_m=2.0), (64, 64), None, 'no installed package builds it'),
+]
+
+
+def suite_options(**more) -> Options:
+    return Options(CPU, batch_sizes=[1], scopes=['classifier'], evaluate=False, limits=FAST, **more)
+
+
+def run_rows(rows, report=None, options=None):
+    options = options or suite_options()
+    report = report or new_report(options, ['report.py'], 'table3')
+    said = []
+    reporter = Reporter(report, options, lambda r: None, said.append)
+    reporter.run_suite(rows, None)
+    reporter.finish()
+    return report, said
+
+
+def test_a_suite_survives_a_model_and_says_what_is_missing():
+    report, _ = run_rows(ROWS)
+    models = {model['name']: model for model in report['models']}
+    assert list(models) == ['FasterNet-T2', 'Broken', 'Other']
+    assert models['Broken']['error'] == 'not built: ZeroDivisionError: division by zero'
+    assert report['missing'] == [
+        dict(name='Lost', reason='no installed package builds it', published=dict(params_m=2.0))
+    ]
+    ((a, b),) = {(one['a'], one['b']) for one in report['comparisons']}
+    assert (a, b) == ('Other', 'FasterNet-T2')
+    assert any('parameters 0.00, -100.0 % off' in line for line in models['FasterNet-T2']['deviations'])
+
+
+def test_a_suite_goes_on_where_it_stopped():
+    report, _ = run_rows(ROWS[:1])
+    kept = copy.deepcopy(report['models'][0])
+    report['models'].append(dict(copy.deepcopy(kept), name='Other'))
+    report['models'][1]['measurements'][0]['latency_ms'] = None  # interrupted there
+    report, said = run_rows(ROWS, report)
+    assert report['models'][0]['measurements'] == kept['measurements']
+    assert [model['name'] for model in report['models']] == ['FasterNet-T2', 'Broken', 'Other']
+    assert report['models'][2]['measurements'][0]['latency_ms'] is not None
+    assert [line for line in said if line.startswith('[')] == ['[1/2] Broken', '[2/2] Other']
+
+
+def test_other_options_do_not_go_on():
+    report = json.loads(json.dumps(new_report(suite_options(), [], 'table3')))
+    check_continues(report, new_report(suite_options(), [], 'table3'))
+    with pytest.raises(UserError, match='--resume: the report (has|was made with) options .*use another --out'):
+        check_continues(report, new_report(suite_options(modes=['fused']), [], 'table3'))
+
+
+def test_a_busy_or_throttled_machine_is_labelled():
+    host = dict(load_average=1.9, cores=2)
+    assert 'the CPU was busy: load average 1.9' in load_labels(dict(host=host, gpu=None))[0]
+    assert load_labels(dict(host=dict(load_average=0.1, cores=2), gpu=None)) == []
+    gpu = dict(utilization_percent=80.0, throttle_reasons='0x0000000000000000')
+    (busy,) = load_labels(dict(host=host, gpu=gpu))
+    assert 'the GPU was busy' in busy
+    hot = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons='0x0000000000000008'))
+    idle = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons='0x0000000000000001'))
+    assert ['throttled after' in label for label in load_labels(idle, hot)] == [True]
+
+
+def test_a_config_of_neither_library(tmp_path):
+    with pytest.raises(UserError, match="default_scope is 'mmseg', but a report is for configs of mmdet or mmpretrain"):
+        from_config(Config(dict(default_scope='mmseg', model=dict())), 'x.py', None)
+
+
+def test_subjects_say_what_they_are(classifier):
+    identity = classifier.identity()
+    assert identity['name'] == 'classifier' and len(identity['config_sha256']) == 64
+    assert identity['checkpoint'] is None and isinstance(classifier, Subject)

@@ -1,0 +1,125 @@
+"""``tools/report.py`` from the command line: what it writes, and what it says of a wrong input."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPO
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from test_errors import one_line
+
+FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup', '0', '--device', 'cpu']
+
+
+@pytest.fixture
+def trained(tiny_config, run_tool, tmp_path):
+    config = tiny_config(epochs=1, extra=f"test_evaluator = dict(outfile_prefix='{tmp_path}/dump')\n")
+    run_tool('train.py', config)
+    return config, tmp_path / 'work' / 'epoch_1.pth'
+
+
+def test_accuracy_and_latency_of_a_detector(trained, run_tool, tmp_path, sample):
+    out = tmp_path / 'out'
+    options = ['--mode', 'eager', 'fused', '--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
+    done = run_tool('report.py', *trained, '--out', out, *FAST, *options)
+    pictures = {'latency.png', 'split.png', 'roofline.png', 'accuracy_over_latency.png'}
+    assert {path.name for path in out.iterdir()} == {'report.json', 'report.md', 'report.csv', 'evaluation', *pictures}
+    report = json.loads((out / 'report.json').read_text())
+    (model,) = report['models']
+    assert report['complete'] and model['error'] is None and len(model['checkpoint_sha256']) == 64
+    # AP is what pycocotools says of the dumped results
+    truth = COCO(sample / 'annotations' / 'instances_val.json')
+    for kind in ('bbox', 'segm'):
+        evaluation = COCOeval(truth, truth.loadRes(json.loads((tmp_path / f'dump.{kind}.json').read_text())), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert model['evaluation']['metrics'][f'coco/{kind}_mAP'] == pytest.approx(evaluation.stats[0], abs=1e-3)
+    # what limits the numbers stands beside them everywhere
+    labels = ['accuracy on 4 images only', 'not on COCO val2017', 'on 4 preprocessed images of the test set']
+    markdown = (out / 'report.md').read_text()
+    for label in labels:
+        assert (
+            label in markdown and label in ' '.join(done.stdout.split()) and label in (out / 'report.csv').read_text()
+        )
+    rows = list(csv.DictReader((out / 'report.csv').open()))
+    assert {(row['scope'], row['mode']) for row in rows} == {(s, m) for s in ('backbone', 'detector')
+                                                             for m in ('eager', 'fused')}  # fmt: skip
+
+    again = run_tool('report.py', '--compare', out, out / 'report.json')
+    assert 'not measured side by side' in again.stdout
+
+
+def test_rows_of_a_suite(run_tool, tmp_path):
+    arguments = ['--suite', 'table3', '--only', 'FasterNet-T0', 'ShuffleNetV2 x1.5', 'PVT-Tiny', '--out', tmp_path]
+    fast = [*FAST, '--batch-size', '1']
+    run_tool('report.py', *arguments, *fast)
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert [model['name'] for model in report['models']] == ['ShuffleNetV2 x1.5', 'FasterNet-T0']
+    assert [model['published']['top1'] for model in report['models']] == [72.6, 71.9]
+    assert [row['name'] for row in report['missing']] == ['PVT-Tiny']
+    assert all(row['mode'] == 'fused' for model in report['models'] for row in model['measurements'])  # as in the paper
+    before = (tmp_path / 'report.json').read_text()
+    done = run_tool('report.py', *arguments, *fast, '--resume')
+    assert 'FasterNet-T0, classifier' not in done.stdout
+    again = json.loads((tmp_path / 'report.json').read_text())
+    assert again['models'] == json.loads(before)['models']
+    done = run_tool('report.py', *arguments, *fast, '--resume', '--mode', 'eager', check=False)
+    assert '--resume: ' in one_line(done)
+
+
+def test_ctrl_c_keeps_what_there_is(tiny_config, tmp_path):
+    out = tmp_path / 'out'
+    command = [sys.executable, REPO / 'tools' / 'report.py', tiny_config(), '--no-eval', '--out', out, *FAST]
+    command[command.index('--repeats') + 1] = '100000000'
+    process = subprocess.Popen(
+        [*command, '--scope', 'backbone'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=dict(os.environ, PYTHONPATH=str(REPO)),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    for line in process.stdout:
+        if 'taking turns' in line:
+            break
+        assert time.monotonic() < deadline
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130 and 'Traceback' not in stderr
+    report = json.loads((out / 'report.json').read_text())
+    assert not report['complete'] and 'INCOMPLETE' in stdout
+    assert report['models'][0]['measurements'][0]['latency_ms']['n'] > 10
+
+
+CASES = {
+    'no such mode': (['--mode', 'deploy'], "mode 'deploy' does not exist; choose from eager, fused, compile"),
+    'no such dtype': (['--dtype', 'int8'], "dtype 'int8' does not exist; choose from fp32, fp16, bf16"),
+    'no such place': (['--out', '/proc/nowhere'], '--out /proc/nowhere is not writable'),
+    'no data': ([], 'dataset not found: data/imagenet'),
+    'no checkpoint': (['nowhere.pth', '--no-eval'], 'checkpoint not found: nowhere.pth'),
+    'no batch': (['--batch-size', '0', '--no-eval'], '--batch-size must be at least 1, but is 0'),
+    'tiny': (['--shape', '8', '8', '--no-eval'], '--shape must be at least 32, but is 8 8'),
+    'no threads': (['--threads', '0', '--no-eval'], '--threads must be at least 1, but is 0'),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_one_clear_line(run_tool, tmp_path, case):
+    arguments, message = CASES[case]
+    where = [] if '--out' in arguments else ['--out', tmp_path]
+    config = REPO / 'configs' / 'fasternet_t0_in1k.py'
+    done = run_tool('report.py', config, *arguments, *where, check=False, cwd=tmp_path)
+    assert message in one_line(done)
+
+
+def test_a_checkpoint_that_does_not_fit(run_tool, tiny_config, tmp_path):
+    import torch
+
+    torch.save(dict(state_dict=dict(x=torch.zeros(1))), tmp_path / 'other.pth')
+    done = run_tool('report.py', tiny_config(), tmp_path / 'other.pth', '--no-eval', '--out', tmp_path, check=False)
+    assert 'most likely it is a file of another model' in one_line(done)
