@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
@@ -153,7 +154,8 @@ def report(args: argparse.Namespace) -> None:
     else:
         subjects = subjects_of(args)
     measured = measured or new_report(options, sys.argv, args.suite)
-    reporter = Reporter(measured, options, lambda report: save(report, out), console.print)
+    say = partial(console.print, markup=False)  # names may have brackets
+    reporter = Reporter(measured, options, lambda report: save(report, out), say)
     try:
         if args.suite:
             reporter.run_suite(rows, out)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import require_loadable
 from ..errors import UserError
+from .suites import published_for
 
 MODES = ('eager', 'fused', 'compile')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -95,7 +96,7 @@ def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
     else:
         require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     kind = 'detector' if scope == 'mmdet' else 'classifier'
-    return Subject(Path(config).stem, kind, model.eval(), cfg, config, checkpoint, labels=labels)
+    return Subject(Path(config).stem, kind, model.eval(), cfg, config, checkpoint, published_for(config), labels=labels)
 
 
 @dataclass

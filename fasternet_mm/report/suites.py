@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,16 @@ def suite(name: str, only: Sequence[str] = ()) -> list[Row]:
     return [row for row in rows if row.name.lower() in wanted]
 
 
+def published_for(config: str) -> dict | None:
+    """The paper's row for one of our configs, by the name of its file; None for any other."""
+    match = re.fullmatch(r'fasternet_(\w+)_in1k|mask_rcnn_fasternet_([sml])', Path(config).stem)
+    if match is None:
+        return None
+    classifier, detector = match.groups()
+    (row,) = suite('table3' if classifier else 'table4', [f'FasterNet-{classifier or detector}'])
+    return row.published
+
+
 def _classifier_row(name: str, entry: dict) -> Row:
     build, reason = _CLASSIFIERS.get(name), _MISSING.get(name)
     if name in _TIMM:
@@ -72,15 +83,17 @@ def _classifier_row(name: str, entry: dict) -> Row:
         else:
             build = partial(_from_timm, _TIMM[name])
     size = 256 if name.startswith(('MobileViT', 'EdgeNeXt')) else 224
-    return Row(name, _published(entry), (size, size), build, reason)
+    return Row(name, _published(name, entry), (size, size), build, reason)
 
 
 def _detector_row(name: str, entry: dict) -> Row:
-    return Row(name, _published(entry), (800, 1280), _DETECTORS[name], None)
+    return Row(name, _published(name, entry), (800, 1280), _DETECTORS[name], None)
 
 
-def _published(entry: dict) -> dict:
-    return dict(entry, source='quoted from the paper', hardware='RTX 2080 Ti, BN fused')
+def _published(name: str, entry: dict) -> dict:
+    note = next((note for prefix, note in _NOTES.items() if name.startswith(prefix)), None)
+    note = dict(note=note) if note else {}
+    return dict(entry, source='quoted from the paper', hardware='RTX 2080 Ti, BN fused', **note)
 
 
 def _build(registry: Registry, cfg: dict) -> nn.Module:
@@ -184,6 +197,14 @@ _DETECTORS = {
         f'FasterNet-{arch.upper()}': partial(_mask_rcnn, config_root() / f'mask_rcnn_fasternet_{arch}.py')
         for arch in ('s', 'm', 'l')
     },
+}
+# why the paper's multiply-adds are others for the same network, as far as it can be seen
+_NORMS_COUNT = 'the paper counts norms, too'
+_NOTES = {
+    'PVT': "the paper leaves out attention's matrix products",
+    'MobileNetV2': _NORMS_COUNT,
+    'MobileViT': _NORMS_COUNT,
+    'GhostNet': _NORMS_COUNT,
 }
 # of each suite: where its rows are in the data, what names them, what makes them a Row
 _TABLES = {

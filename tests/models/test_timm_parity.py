@@ -8,6 +8,7 @@ from golden import VARIANTS, image, official_state_dict, relative
 from mmengine.registry import DefaultScope
 
 from fasternet_mm.checkpoint import convert_state_dict
+from fasternet_mm.report.counting import count_parameters
 
 SHAPES = [(2, 3, 128, 128), (1, 3, 96, 160)]
 
@@ -22,6 +23,11 @@ def pair(request):
     theirs.load_state_dict(convert_state_dict(weights, 'timm'), strict=True)
     ours.load_state_dict(convert_state_dict(theirs.state_dict(), 'mm'), strict=True)
     return ours, theirs
+
+
+def test_number_of_parameters(pair):
+    ours, theirs = pair
+    assert count_parameters(ours) == count_parameters(theirs)
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)

@@ -9,7 +9,7 @@ from golden import TABLES
 from mmdet.models import MaskRCNN
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.suites import suite
+from fasternet_mm.report.suites import published_for, suite
 
 PAPER = dict(
     table3={row['network']: row for row in TABLES['table3_imagenet']},
@@ -45,6 +45,8 @@ def test_rows_are_the_papers_in_its_order(table):
         figures = dict(row.published)
         assert figures.pop('source') == 'quoted from the paper'
         assert figures.pop('hardware') == 'RTX 2080 Ti, BN fused'
+        counted_otherwise = row.name.startswith(('MobileNetV2', 'MobileViT', 'GhostNet', 'PVT'))
+        assert bool(figures.pop('note', None)) == counted_otherwise
         assert figures == PAPER[table][row.name]
 
 
@@ -113,3 +115,10 @@ def test_a_detector_has_the_five_levels_of_its_pyramid(name):
     model = build('table4', name).to('meta')
     levels = model.extract_feat(torch.zeros(1, 3, 128, 192, device='meta'))
     assert [tuple(level.shape[1:]) for level in levels] == [(256, 128 // s, 192 // s) for s in (4, 8, 16, 32, 64)]
+
+
+def test_our_own_configs_have_the_papers_row_beside_them():
+    assert published_for('configs/fasternet_t0_in1k.py')['top1'] == 71.9
+    assert published_for('mask_rcnn_fasternet_l.py')['box_ap'] == 44.0
+    for other in ('mask_rcnn_fasternet_t0.py', 'mask_rcnn_fasternet_t0_sample.py', 'resnet50_8xb32_in1k.py'):
+        assert published_for(other) is None
