@@ -49,8 +49,8 @@ def load_labels(before: dict, after: dict | None = None) -> list[str]:
         if moment == 'before' and one.get('utilization_percent', 0) > 10:
             labels.append(f'the GPU was busy before the first measurement: {one["utilization_percent"]:.0f} % utilised')
         # bit 0 is "idle"; all others hold the clocks down
-        if int(one.get('throttle_reasons') or '0', 16) & ~1:
-            labels.append(f'the GPU was throttled {moment} the measurements: reasons {one["throttle_reasons"]}')
+        if one.get('throttle_reasons', 0) & ~1:
+            labels.append(f'the GPU was throttled {moment} the measurements: reasons {one["throttle_reasons"]:#x}')
     return labels
 
 
@@ -98,7 +98,7 @@ def _gpu(device: torch.device) -> dict:
     line = _output(*query, *(['-i', f'GPU-{uuid}'] if uuid else ['-i', str(index)]))
     for name, value in zip(_GPU_FIELDS, (line or '').splitlines()[0].split(', ') if line else ()):
         try:
-            found[name] = float(value) if name not in ('driver', 'throttle_reasons') else value
+            found[name] = value if name == 'driver' else int(value, 16) if name == 'throttle_reasons' else float(value)
         except ValueError:  # "[N/A]"
             continue
     return found

@@ -236,9 +236,11 @@ class Reporter:
                 )  # fmt: skip
                 entry['measurements'].append(row)
                 with self._reported(row, subject.name):
+                    others = _allocated(options.device)
                     call, row['difference'], labels = case.prepare()
                     row['labels'] += labels
-                    row['peak_memory'], row['peak_memory_of'] = peak_memory(call, options.device)
+                    _release(options.device)  # what it was compared with
+                    row['peak_memory'], row['peak_memory_of'] = peak_memory(call, options.device, others)
                     ready.append((subject, row, call))
         names = ', '.join(f'{subject.name} [{row["mode"]}]' for subject, row, _ in ready)
         self._say(f'{scope}, {dtype}, batch {batch_size}, taking turns: {names}')
@@ -367,13 +369,17 @@ def _release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def peak_memory(call: Callable[[], object], device: torch.device) -> tuple[int | None, str | None]:
-    """Most bytes during one call: of CUDA's allocator, or resident in this process (Linux)."""
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+
+
+def peak_memory(call: Callable[[], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
+    """Most bytes during one call: of CUDA's allocator less those of `others`, or resident in this process (Linux)."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         call()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device), 'CUDA allocator'
+        return torch.cuda.max_memory_allocated(device) - others, 'CUDA allocator'
     clear, status = Path('/proc/self/clear_refs'), Path('/proc/self/status')
     try:
         clear.write_text('5')  # the peak starts again from what is resident now

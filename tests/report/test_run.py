@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from fasternet_mm.engine.cli import load_config
 from fasternet_mm.errors import UserError
-from fasternet_mm.report import Limits, Options, Reporter, check_continues, from_config, new_report
+from fasternet_mm.report import Limits, Options, Reporter, check_continues, environment, from_config, new_report
 from fasternet_mm.report.breakdown import roofline
 from fasternet_mm.report.counting import count_detector, count_parameters
 from fasternet_mm.report.environment import load_labels
@@ -233,12 +233,29 @@ def test_a_busy_or_throttled_machine_is_labelled():
     host = dict(load_average=1.9, cores=2)
     assert 'the CPU was busy: load average 1.9' in load_labels(dict(host=host, gpu=None))[0]
     assert load_labels(dict(host=dict(load_average=0.1, cores=2), gpu=None)) == []
-    gpu = dict(utilization_percent=80.0, throttle_reasons='0x0000000000000000')
+    gpu = dict(utilization_percent=80.0, throttle_reasons=0)
     (busy,) = load_labels(dict(host=host, gpu=gpu))
     assert 'the GPU was busy' in busy
-    hot = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons='0x0000000000000008'))
-    idle = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons='0x0000000000000001'))
+    hot = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons=8))
+    idle = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons=1))
     assert ['throttled after' in label for label in load_labels(idle, hot)] == [True]
+
+
+def test_what_nvidia_smi_says(monkeypatch):
+    asked = []
+
+    def answer(*command, cwd=None):
+        asked.append(command)
+        return '570.86, 1980, [N/A], 41, 120.50, 0, 0x0000000000000004'
+
+    monkeypatch.setattr(environment, '_output', answer)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda index: 'NVIDIA H200')
+    properties = type('Properties', (), dict(uuid='1234-5678'))()
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda index: properties)
+    found = environment._gpu(torch.device('cuda', 0))
+    assert asked[0][-2:] == ('-i', 'GPU-1234-5678')  # whatever CUDA_VISIBLE_DEVICES calls it
+    assert found['sm_clock_mhz'] == 1980 and 'max_sm_clock_mhz' not in found
+    assert found['power_w'] == 120.5 and found['throttle_reasons'] == 4 and found['driver'] == '570.86'
 
 
 def test_a_config_of_neither_library(tmp_path):
