@@ -16,6 +16,8 @@ from mmpretrain.apis import ModelHub
 from fasternet_mm import hub
 from fasternet_mm.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
+
 NAMES = {arch: f'fasternet-{arch}_8xb{TABLES["table6_imagenet_recipe"]["per_variant"][arch]["batch"] // 8}_in1k'
          for arch in VARIANTS}  # fmt: skip
 

@@ -70,15 +70,24 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.models) + bool(args.suite) + bool(args.compare) != 1:
         parser.error('give configs, or --suite, or --compare')
+    if (args.resume or args.only) and not args.suite:
+        parser.error('--resume and --only are for a --suite')
     if not args.compare and not args.out:
         parser.error('--out FOLDER says where the report goes')
     return args
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    device = torch.device(args.device)
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise UserError(f'--device {args.device}: no CUDA device is available here; use --device cpu')
+    try:
+        device = torch.device(args.device)
+    except RuntimeError as error:
+        raise UserError(f'--device {args.device}: expected cpu, cuda or cuda:N') from error
+    if device.type == 'cuda':
+        if not torch.cuda.is_available():
+            raise UserError(f'--device {args.device}: no CUDA device is available here; use --device cpu')
+        torch.cuda.set_device(device)
+        # fp32 means fp32: by default cuDNN rounds the factors of a convolution to TF32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for name, least in (('threads', 1), ('repeats', 1), ('min_seconds', 0), ('warmup', 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f'--{name.replace("_", "-")} must be at least {least}, but is {getattr(args, name)}')
@@ -122,7 +131,7 @@ def subjects_of(args: argparse.Namespace) -> list[Subject]:
             try:
                 check_evaluation(cfg)
             except UserError as error:
-                raise UserError(f'{path}: {error} Without evaluation: --no-eval') from error
+                raise UserError(f'{path}: {str(error).rstrip(".")}. Without evaluation: --no-eval') from error
     subjects = [from_config(cfg, path, checkpoint) for path, cfg, checkpoint in pairs]
     for number, subject in enumerate(subjects):
         if subject.name in [other.name for other in subjects[:number]]:
@@ -137,7 +146,7 @@ def writable(folder: str) -> Path:
         (out / '.writable').touch()
         (out / '.writable').unlink()
     except OSError as error:
-        raise UserError(f'--out {folder} is not writable: {error}') from error
+        raise UserError(f'--out {folder} is not writable ({error}); name another folder') from error
     return out
 
 

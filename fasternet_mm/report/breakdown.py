@@ -77,39 +77,42 @@ def _watching(model: nn.Module, watch: _Stopwatch):
 
 
 def split_detector(
-    call: Callable[[], object], model: nn.Module, shape: tuple[int, int], device: torch.device, limits: Limits
+    call: Callable[[int], object], model: nn.Module, shape: tuple[int, int], device: torch.device, limits: Limits
 ) -> dict:
     """The time of ``test_step`` by part, measured in turn with undisturbed calls.
 
     Args:
-        call (Callable): Runs the detector once.
+        call (Callable): Runs the detector once, on the images of a turn.
         model (nn.Module): The detector.
-        shape (tuple[int, int]): For the record.
+        shape (tuple[int, int]): The images' largest size, for the record.
         device (torch.device): Synchronised at the ends of each part.
         limits (Limits): How long.
 
     Returns:
         dict: ``split`` of a report: mean milliseconds by part, their sum, and that of undisturbed calls; what is in no
-        part (copying, Python between parts) counts as post-processing.
+        part (copying, Python between parts, parts of other detectors) is 'everything else'.
     """
     watch = _Stopwatch(device)
-    whole = watch.watched('post-processing', call)
+    whole = watch.watched('everything else', call)
 
-    def watched_call():
+    def watched_call(turn: int):
         with _watching(model, watch):
-            whole()
+            whole(turn)
 
     warm_up(call, device, limits.warmup)
-    watched_call()
+    watched_call(0)
     watch.seconds.clear()
     # without a warm-up of its own the stopwatch has seen exactly the samples
     plain, watched = measure([call, watched_call], device, Limits(0, limits.min_seconds, limits.repeats))
     calls = len(watched.wall) + watched.warmup
-    parts = {part: 1e3 * watch.seconds[part] / calls for part, _ in _PARTS if part in watch.seconds}
+    names = [part for part, _ in _PARTS if part in watch.seconds]
+    parts = {part: 1e3 * watch.seconds[part] / calls for part in (*names, 'everything else')}
     total, undisturbed = sum(parts.values()), float(np.mean(plain.wall))
+    disagreement = total / undisturbed - 1
+    labels = [f'the parts add up to {100 * disagreement:+.1f} % of the whole'] if abs(disagreement) > 0.05 else []
     return dict(
         shape=list(shape), parts=parts, total_ms=total, whole_ms=undisturbed,
-        disagreement=total / undisturbed - 1, labels=[],
+        disagreement=disagreement, labels=labels,
     )  # fmt: skip
 
 
@@ -204,17 +207,17 @@ def _operations(module: nn.Module, out: torch.Tensor) -> int:
     return out.numel() * (2 if isinstance(module, _BatchNorm) else 1)
 
 
-def _best(call: Callable[[], object], device: torch.device) -> float:
-    return min(timed(call, device)[0] for _ in range(10)) / 1e3
+def _best(call: Callable[[int], object], device: torch.device) -> float:
+    return min(timed(call, turn, device)[0] for turn in range(10)) / 1e3
 
 
 def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == 'cuda' else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / _best(lambda: a @ b, device) / 1e9
+    return 2 * size**3 / _best(lambda turn: a @ b, device) / 1e9
 
 
 def _copy_gb(device: torch.device, dtype: torch.dtype) -> float:
     source = torch.zeros(2**28 // dtype.itemsize, device=device, dtype=dtype)  # 256 MiB
     target = torch.empty_like(source)
-    return 2 * 2**28 / _best(lambda: target.copy_(source), device) / 1e9
+    return 2 * 2**28 / _best(lambda turn: target.copy_(source), device) / 1e9

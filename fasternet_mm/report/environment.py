@@ -91,12 +91,14 @@ def _git() -> dict | None:
 def _gpu(device: torch.device) -> dict:
     index = device.index or 0
     found = dict(
-        name=torch.cuda.get_device_name(index), cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version()
+        name=torch.cuda.get_device_name(index), cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
+        tf32=torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
     )  # fmt: skip
     uuid = getattr(torch.cuda.get_device_properties(index), 'uuid', None)
     query = ('nvidia-smi', f'--query-gpu={",".join(_GPU_FIELDS.values())}', '--format=csv,noheader,nounits')
     line = _output(*query, *(['-i', f'GPU-{uuid}'] if uuid else ['-i', str(index)]))
-    for name, value in zip(_GPU_FIELDS, (line or '').splitlines()[0].split(', ') if line else ()):
+    values = line.splitlines()[0].split(', ') if line else []
+    for name, value in zip(_GPU_FIELDS, values) if len(values) == len(_GPU_FIELDS) else ():
         try:
             found[name] = value if name == 'driver' else int(value, 16) if name == 'throttle_reasons' else float(value)
         except ValueError:  # "[N/A]"

@@ -28,6 +28,7 @@ _PARTS = {
     'RoI heads': '#3b6fb6',
     'head': '#3b6fb6',
     'post-processing': '#8e59b5',
+    'everything else': '#ced4da',
 }
 _KINDS = {
     'PConv': _ACCENT,

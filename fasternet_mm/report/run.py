@@ -76,7 +76,7 @@ def new_report(options: Options, command: Sequence[str], suite: str | None = Non
         complete=False,
         created=datetime.now(UTC).isoformat(timespec='seconds'),
         command=list(command),
-        options=dict(settings, device=str(options.device), **vars(options.limits)),
+        options=dict(settings, device=str(options.device), threads=torch.get_num_threads(), **vars(options.limits)),
         suite=suite,
         missing=[],
         environment=dict(before=snapshot(options.device), after=None),
@@ -128,6 +128,7 @@ class Reporter:
                         self._save(self.report)
         for subject, entry in zip(subjects, entries):
             self._broken_down(subject, entry)
+            entry['complete'] = True
 
     def run_suite(self, rows: Sequence[Row], folder: Path) -> None:
         """Measure rows of a table one after the other, each in turn with one FasterNet; rows already there are kept.
@@ -138,7 +139,8 @@ class Reporter:
         self.report['missing'] = [
             dict(name=row.name, reason=row.reason, published=row.published) for row in rows if row.build is None
         ]
-        done = [entry for entry in self.report['models'] if _is_done(entry)]
+        self.report['complete'] = False
+        done = [entry for entry in self.report['models'] if entry['complete']]
         names = {entry['name'] for entry in done}
         self.report['models'] = done
         self.report['comparisons'] = [one for one in self.report['comparisons'] if one['a'].split(' [')[0] in names]
@@ -160,8 +162,9 @@ class Reporter:
             return Subject(row.name, kind, row.build(), None, None, None, row.published, row.shape, ['random weights'])
         except Exception as error:
             failed = Subject(row.name, kind, torch.nn.Identity(), published=row.published)
-            self.report['models'].append(dict(self._described(failed), error=f'not built: {_one_line(error)}'))
-            self._say(f'{row.name}: not built: {_one_line(error)}')
+            failed = dict(self._described(failed), complete=True, error=f'not built: {_one_line(error)}')
+            self.report['models'].append(failed)
+            self._say(f'{row.name}: {failed["error"]}')
             return None
 
     def finish(self) -> None:
@@ -177,7 +180,7 @@ class Reporter:
         identity = subject.identity()
         identity['labels'] += load_labels(self.report['environment']['before'])
         return dict(
-            identity, error=None, parameters=count_parameters(subject.model), multiply_adds=None,
+            identity, complete=False, error=None, parameters=count_parameters(subject.model), multiply_adds=None,
             deviations=[], evaluation=None, measurements=[], split=None, roofline=None,
         )  # fmt: skip
 
@@ -194,7 +197,7 @@ class Reporter:
 
     def _counted(self, subject: Subject, entry: dict) -> None:
         count = count_detector if subject.kind == 'detector' else count_classifier
-        with self._surviving(entry, 'multiply-adds could not be counted'):
+        try:
             # without data, which is faster, and a CPU's own attention is not counted
             model = copy.deepcopy(subject.model).to('meta')
             entry['multiply_adds'] = counted = count(model, self._options.shape_of(subject))
@@ -211,6 +214,8 @@ class Reporter:
                     entry['deviations'].append(
                         f"{what} {ours:.2f}, {100 * (ours / theirs - 1):+.1f} % off the paper's {theirs:g}{why}"
                     )
+        except Exception as error:
+            entry['deviations'].append(f'multiply-adds not counted: {_one_line(error)}')
 
     def _evaluated(self, subject: Subject, entry: dict, folder: Path) -> None:
         if subject.cfg is None:
@@ -224,6 +229,8 @@ class Reporter:
 
     def _measured(self, members: list[tuple[Subject, dict]], scope: str, batch_size: int, dtype: str) -> None:
         options, ready = self._options, []
+        if 'compile' in options.modes:  # Dynamo gives up on a function after a few compilations, silently
+            torch._dynamo.reset()
         for subject, entry in members:
             for mode in options.modes:
                 shape = options.shape_of(subject)
@@ -236,12 +243,7 @@ class Reporter:
                 )  # fmt: skip
                 entry['measurements'].append(row)
                 with self._reported(row, subject.name):
-                    others = _allocated(options.device)
-                    call, row['difference'], labels = case.prepare()
-                    row['labels'] += labels
-                    _release(options.device)  # what it was compared with
-                    row['peak_memory'], row['peak_memory_of'] = peak_memory(call, options.device, others)
-                    ready.append((subject, row, call))
+                    ready.append((subject, row, self._prepared(case, row)))
         names = ', '.join(f'{subject.name} [{row["mode"]}]' for subject, row, _ in ready)
         self._say(f'{scope}, {dtype}, batch {batch_size}, taking turns: {names}')
         try:
@@ -262,6 +264,15 @@ class Reporter:
             self._say(f'{subject.name}, {scope}, {mode}: {row["latency_ms"]["p50"]:.2f} ms')
         self._compared([(subject.name, row) for subject, row, _ in ready])
 
+    def _prepared(self, case: Case, row: dict) -> Callable[[int], object]:
+        others = _allocated(case.device)
+        call, row['difference'], labels = case.prepare()
+        row['labels'] += labels
+        row['shape'] = list(case.shape)
+        _release(case.device)  # what it was compared with
+        row['peak_memory'], row['peak_memory_of'] = peak_memory(call, case.device, others)
+        return call
+
     def _compared(self, rows: list[tuple[str, dict]]) -> None:
         """Each model with the first of its mode, and each mode with the first of its model."""
         for index, (name, row) in enumerate(rows):
@@ -274,6 +285,7 @@ class Reporter:
             ):
                 if other is None:
                     continue
+                pairs = min(row['latency_ms']['n'], other[1]['latency_ms']['n'])
                 value, interval = ratio(row['latency_ms']['samples'], other[1]['latency_ms']['samples'])
                 self.report['comparisons'].append(
                     dict(
@@ -285,7 +297,7 @@ class Reporter:
                         b=names(*other),
                         ratio=value,
                         interval=list(interval),
-                        verdict=verdict(interval),
+                        verdict=verdict(interval, pairs),
                     )  # fmt: skip
                 )
 
@@ -296,9 +308,9 @@ class Reporter:
             self._say(f'{subject.name}: splitting the time of a detection')
             case = Case(subject, 'detector', 'eager', dtype, 1, shape, options.device, options.channels_last)
             with self._surviving(entry, 'its time could not be split'):
-                model, call, labels = case.detector()
+                model, call, labels, shape = case.detector()
                 entry['split'] = split_detector(call, model, shape, options.device, options.limits)
-                entry['split']['labels'] += labels
+                entry['split']['labels'] += labels + ([] if dtype == 'fp32' else [f'in {dtype}'])
         if _has(subject, 'backbone') and options.wants('roofline'):
             self._say(f'{subject.name}: timing its layers')
             case = Case(subject, 'backbone', 'eager', dtype, 1, shape, options.device, options.channels_last)
@@ -334,11 +346,6 @@ def check_continues(report: dict, new: dict) -> None:
             raise UserError(f'--resume: the report was made on {place(before)}, not {place(now)}; use another --out')
 
 
-def _is_done(entry: dict) -> bool:
-    rows = entry['measurements']
-    return bool(entry['error'] and not rows) or (bool(rows) and all(row['latency_ms'] or row['error'] for row in rows))
-
-
 def _has(subject: Subject, scope: str) -> bool:
     if scope == 'backbone':
         return hasattr(subject.model, 'backbone')
@@ -358,7 +365,7 @@ def _record(row: dict, samples: Samples) -> None:
 
 def _one_line(error: BaseException) -> str:
     text = ' '.join(str(error).split())
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or 'not enough memory' in text:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
         return 'out of memory'
     return text if isinstance(error, UserError) else f'{type(error).__name__}: {text[:300]}'
 
@@ -373,19 +380,19 @@ def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
 
 
-def peak_memory(call: Callable[[], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
+def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
     """Most bytes during one call: of CUDA's allocator less those of `others`, or resident in this process (Linux)."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
-        call()
+        call(0)
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - others, 'CUDA allocator'
     clear, status = Path('/proc/self/clear_refs'), Path('/proc/self/status')
     try:
         clear.write_text('5')  # the peak starts again from what is resident now
     except OSError:
-        call()
+        call(0)
         return None, None
-    call()
+    call(0)
     line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
     return 1024 * int(line.split()[1]), 'process'

@@ -26,7 +26,7 @@ from .suites import published_for
 MODES = ('eager', 'fused', 'compile')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
-_TOLERANCE = dict(fp32=1e-3, fp16=5e-2, bf16=1e-1)
+_TOLERANCE = dict(fp32=1e-2, fp16=5e-2, bf16=1e-1)
 _IMAGES = 8
 
 
@@ -122,11 +122,14 @@ class Case:
         Raises:
             UserError: If the outputs are wrong.
         """
-        call, outputs, labels = self._calls()
+        # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
+        # would leave rounding alone
+        signal = self.dtype == 'fp32'
+        call, outputs, labels, self.shape = self._calls(signal)
         if (self.mode, self.dtype, self.channels_last) == ('eager', 'fp32', False):
             return call, None, labels
         plain = replace(self, mode='eager', dtype='fp32', channels_last=False)
-        difference = _relative(outputs(), plain._calls()[1]())
+        difference = _relative(outputs(), plain._calls(signal)[1]())
         if not difference < _TOLERANCE[self.dtype]:
             raise UserError(
                 f'{self.mode} {self.dtype} is wrong: its outputs differ from eager fp32 by {difference:.2g} relative '
@@ -134,24 +137,25 @@ class Case:
             )
         return call, difference, labels
 
-    def _calls(self) -> tuple[Callable, Callable, list[str]]:
-        """What to time, what gives tensors to compare, and labels."""
+    def _calls(self, signal: bool) -> tuple[Callable, Callable, list[str], tuple[int, int]]:
+        """What to time, what gives tensors to compare, labels, and the images' (largest) size."""
         if self.scope == 'detector':
-            model, call, labels = self.detector()
-            images = copy.deepcopy(detector_batches(self.subject, self.batch_size, self.shape)[0][0])
+            model, call, labels, shape = self.detector()
+            batch = copy.deepcopy(detector_batches(self.subject, self.batch_size, self.shape)[0][0])
 
-            def features():
+            def features(images: Tensor):
                 with torch.inference_mode(), self._half():
-                    return model.extract_feat(model.data_preprocessor(images, False)['inputs'])
+                    return model.extract_feat(images)
 
-            return call, features, labels
+            images = model.data_preprocessor(batch, False)['inputs']
+            return call, lambda: _outputs(features, images, signal), labels, shape
         network, images = self.network()
 
-        def call():
+        def call(images: Tensor):
             with torch.inference_mode():
                 return network(images)
 
-        return call, call, []
+        return lambda turn: call(images), lambda: _outputs(call, images, signal), [], self.shape
 
     def _model(self) -> nn.Module:
         model = copy.deepcopy(self.subject.model)
@@ -171,34 +175,39 @@ class Case:
             images = images.to(memory_format=torch.channels_last)
         return torch.compile(network) if self.mode == 'compile' else network, images
 
-    def detector(self) -> tuple[nn.Module, Callable, list[str]]:
-        """The detector, its ``test_step`` on prepared images (autocast in half precision), and labels."""
+    def detector(self) -> tuple[nn.Module, Callable, list[str], tuple[int, int]]:
+        """The detector, its ``test_step`` on prepared images by turn (half: autocast), labels, and the images' size."""
         model = self._model()
         if self.mode == 'compile':  # the heads' shapes change with what is found
             model.backbone.compile()
-            model.neck.compile()
-        batches, labels = detector_batches(self.subject, self.batch_size, self.shape)
-        turn = itertools.cycle(batches)
+            if model.with_neck:
+                model.neck.compile()
+        batches, labels, shape = detector_batches(self.subject, self.batch_size, self.shape)
 
-        def call():
+        def call(turn: int):
             with torch.inference_mode(), self._half():
-                return model.test_step(dict(next(turn)))
+                return model.test_step(dict(batches[turn % len(batches)]))
 
-        return model, call, labels
+        return model, call, labels, shape
 
 
 @functools.lru_cache(maxsize=8)
-def detector_batches(subject: Subject, batch_size: int, shape: tuple[int, int]) -> tuple[list[dict], list[str]]:
+def detector_batches(
+    subject: Subject, batch_size: int, shape: tuple[int, int]
+) -> tuple[list[dict], list[str], tuple[int, int]]:
     """Batches for ``test_step``: the first images of the config's test set, or noise where it is not here.
 
     Returns:
-        tuple[list[dict], list[str]]: Batches as a DataLoader gives them, and what to say of them.
+        tuple[list[dict], list[str], tuple[int, int]]: Batches as a DataLoader gives them, what to say of them, and the
+        largest height and width.
     """
     dataset = test_dataset(subject)
     if dataset is not None:
         samples = [dataset[i] for i in range(min(_IMAGES * batch_size, len(dataset)))]
+        sizes = sorted({'x'.join(map(str, sample['inputs'].shape[1:])) for sample in samples})
+        label = f'on {len(samples)} preprocessed images of the test set, in turn, of {", ".join(sizes)}'
+        shape = tuple(max(sample['inputs'].shape[side] for sample in samples) for side in (1, 2))
         samples = list(itertools.islice(itertools.cycle(samples), -(-len(samples) // batch_size) * batch_size))
-        label = f'on {len(samples)} preprocessed images of the test set, in turn'
     else:
         noise = np.random.RandomState(0).randint(0, 256, (3, *shape), np.uint8)
         meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), batch_input_shape=shape, pad_shape=shape)
@@ -206,7 +215,8 @@ def detector_batches(subject: Subject, batch_size: int, shape: tuple[int, int]) 
             dict(inputs=torch.from_numpy(noise), data_samples=DetDataSample(metainfo=meta)) for _ in range(batch_size)
         ]
         label = f'on noise of {shape[0]} x {shape[1]} instead of photographs'
-    return [pseudo_collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)], [label]
+    batches = [pseudo_collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
+    return batches, [label], shape
 
 
 def test_dataset(subject: Subject):
@@ -243,12 +253,20 @@ def fused(model: nn.Module) -> nn.Module:
 def _tensors(outputs) -> Iterator[Tensor]:
     if isinstance(outputs, Tensor):
         yield outputs
-    for part in outputs if isinstance(outputs, (list, tuple)) else ():
+    outputs = outputs.values() if isinstance(outputs, dict) else outputs
+    for part in () if isinstance(outputs, Tensor) else outputs:
         yield from _tensors(part)
 
 
-def _relative(got, want) -> float:
-    """Norm of the difference over the norm of what is wanted, of all outputs together, in fp64."""
-    pairs = list(zip(_tensors(got), _tensors(want)))
-    error = sum(float((a.double() - b.double()).square().sum()) for a, b in pairs)
-    return (error / sum(float(b.double().square().sum()) for _, b in pairs)) ** 0.5
+def _outputs(network: Callable, images: Tensor, signal: bool) -> list[Tensor]:
+    outputs = [tensor.double() for tensor in _tensors(network(images))]
+    if not signal:
+        return outputs
+    empty = _tensors(network(torch.zeros_like(images)))
+    return [tensor - nothing.double() for tensor, nothing in zip(outputs, empty, strict=True)]
+
+
+def _relative(got: list[Tensor], want: list[Tensor]) -> float:
+    """Norm of the difference over the norm of what is wanted, of all tensors together."""
+    error = sum(float((a - b).square().sum()) for a, b in zip(got, want, strict=True))
+    return (error / sum(float(b.square().sum()) for b in want)) ** 0.5

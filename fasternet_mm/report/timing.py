@@ -42,23 +42,23 @@ class Samples:
     warmup: int = 0
 
 
-def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float | None]:
-    """Milliseconds of one call by the wall clock, and by CUDA events (None on a CPU)."""
+def timed(call: Callable[[int], object], index: int, device: torch.device) -> tuple[float, float | None]:
+    """Milliseconds of ``call(index)`` by the wall clock, and by CUDA events (None on a CPU)."""
     if device.type != 'cuda':
         start = time.perf_counter()
-        call()
+        call(index)
         return 1e3 * (time.perf_counter() - start), None
     before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize(device)
     start = time.perf_counter()
     before.record()
-    call()
+    call(index)
     after.record()
     torch.cuda.synchronize(device)
     return 1e3 * (time.perf_counter() - start), before.elapsed_time(after)
 
 
-def warm_up(call: Callable[[], object], device: torch.device, most_seconds: float) -> int:
+def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: float) -> int:
     """Call until two successive windows of five calls have the same median within 3 %, or time is up.
 
     Returns:
@@ -66,7 +66,7 @@ def warm_up(call: Callable[[], object], device: torch.device, most_seconds: floa
     """
     taken, start = [], time.perf_counter()
     while not taken or time.perf_counter() - start < most_seconds:
-        taken.append(timed(call, device)[0])
+        taken.append(timed(call, len(taken), device)[0])
         if len(taken) >= 2 * _WINDOW:
             before, last = np.median(taken[-2 * _WINDOW : -_WINDOW]), np.median(taken[-_WINDOW:])
             if abs(last - before) < _STABLE * before:
@@ -74,11 +74,11 @@ def warm_up(call: Callable[[], object], device: torch.device, most_seconds: floa
     return len(taken)
 
 
-def measure(calls: Sequence[Callable[[], object]], device: torch.device, limits: Limits) -> list[Samples]:
+def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> list[Samples]:
     """Time several things side by side: one call of each in turn (A B A B), so that drift hits all alike.
 
     Args:
-        calls (Sequence[Callable]): What to time; each does the same work at every call.
+        calls (Sequence[Callable]): What to time, given the number of the turn: the same work for all in one turn.
         device (torch.device): Where they run; synchronised around each call.
         limits (Limits): How long.
 
@@ -93,8 +93,9 @@ def measure(calls: Sequence[Callable[[], object]], device: torch.device, limits:
 
     try:
         while not all(map(enough, samples)):
+            turn = len(samples[-1].wall)
             for call, one in zip(calls, samples):
-                wall, event = timed(call, device)
+                wall, event = timed(call, turn, device)
                 one.wall.append(wall)
                 if event is not None:
                     one.events.append(event)
@@ -127,9 +128,9 @@ def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tupl
     return float(np.median(a) / np.median(b)), (low, high)
 
 
-def verdict(interval: tuple[float, float]) -> str:
-    """'a is faster', 'b is faster', or 'within the noise' where the interval holds 1."""
+def verdict(interval: tuple[float, float], pairs: int) -> str:
+    """'a is faster', 'b is faster', or 'within the noise': the interval holds 1, or there are too few pairs for one."""
     low, high = interval
-    if low <= 1 <= high:
+    if low <= 1 <= high or pairs < 5:
         return 'within the noise'
     return 'a is faster' if high < 1 else 'b is faster'

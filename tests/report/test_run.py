@@ -71,7 +71,7 @@ def test_a_detector_its_split_and_its_layers(detector):
     assert model['error'] is None
     assert {row['scope'] for row in model['measurements']} == {'backbone', 'detector'}
     split = model['split']
-    names = ['preprocessing', 'backbone', 'neck', 'RPN', 'RoI heads', 'post-processing']
+    names = ['preprocessing', 'backbone', 'neck', 'RPN', 'RoI heads', 'post-processing', 'everything else']
     assert list(split['parts']) == names and all(value > 0 for value in split['parts'].values())
     assert split['total_ms'] == pytest.approx(sum(split['parts'].values()))
     assert split['disagreement'] == pytest.approx(split['total_ms'] / split['whole_ms'] - 1)
@@ -82,7 +82,7 @@ def test_a_detector_its_split_and_its_layers(detector):
 
 def test_photographs_where_there_are_some_and_noise_where_not(detector, tmp_path):
     labels = run([detector], scopes=['detector'])['models'][0]['measurements'][0]['labels']
-    assert labels == ['on 4 preprocessed images of the test set, in turn']
+    assert labels == ['on 4 preprocessed images of the test set, in turn, of 192x192']
     detector = copy.copy(detector)  # what was prepared once is kept for a subject
     detector.cfg.test_dataloader.dataset.data_root = str(tmp_path / 'nowhere')
     (row,) = run([detector], scopes=['detector'])['models'][0]['measurements']
@@ -103,9 +103,13 @@ def test_models_of_one_run_are_compared_in_turn(classifier):
     assert all(one['interval'][0] <= one['ratio'] <= one['interval'][1] for one in report['comparisons'])
 
 
-def test_a_mode_that_is_wrong_is_not_timed(classifier, monkeypatch):
+@pytest.mark.parametrize('lost', ['head.fc', 'backbone.patch_embed.proj', 'backbone.stages.6.blocks.0.mlp.3'])
+def test_a_mode_that_is_wrong_is_not_timed(classifier, monkeypatch, lost):
+    """Also where random weights leave little of the image beside the biases."""
+    torch.nn.init.constant_(classifier.model.head.fc.bias, 100.0)
+
     def broken(model):
-        torch.nn.init.zeros_(model.head.fc.weight)
+        torch.nn.init.zeros_(model.get_submodule(lost).weight)
         return model
 
     monkeypatch.setattr('fasternet_mm.report.subject.fused', broken)
@@ -214,10 +218,10 @@ def test_a_suite_goes_on_where_it_stopped():
     report, _ = run_rows(ROWS[:1])
     kept = copy.deepcopy(report['models'][0])
     report['models'].append(dict(copy.deepcopy(kept), name='Other'))
-    report['models'][1]['measurements'][0]['latency_ms'] = None  # interrupted there
+    report['models'][1]['complete'] = False  # interrupted there
     report, said = run_rows(ROWS, report)
     assert report['models'][0]['measurements'] == kept['measurements']
-    assert [model['name'] for model in report['models']] == ['FasterNet-T2', 'Broken', 'Other']
+    assert [model['name'] for model in report['models']] == ['FasterNet-T2', 'Broken', 'Other'] and report['complete']
     assert report['models'][2]['measurements'][0]['latency_ms'] is not None
     assert [line for line in said if line.startswith('[')] == ['[1/2] Broken', '[2/2] Other']
 

@@ -20,11 +20,11 @@ def clock(monkeypatch):
     clock = type('Clock', (), dict(now=0.0, log=[]))()
 
     def takes(name, *milliseconds):
-        turn = itertools.chain(milliseconds, itertools.repeat(milliseconds[-1]))
+        each = itertools.chain(milliseconds, itertools.repeat(milliseconds[-1]))
 
-        def call():
+        def call(turn):
             clock.log.append(name)
-            clock.now += next(turn) / 1e3
+            clock.now += next(each) / 1e3
 
         return call
 
@@ -62,7 +62,7 @@ def test_both_least_seconds_and_least_repeats_are_kept(clock):
 def test_an_interrupt_carries_what_was_sampled(clock):
     calls = itertools.count()
 
-    def interrupted():
+    def interrupted(turn):
         if next(calls) == 4:
             raise KeyboardInterrupt
         clock.now += 0.01
@@ -91,10 +91,10 @@ def test_a_ratio_beyond_the_noise_is_named(factor, noise, seed):
     value, interval = ratio(a.tolist(), b.tolist())
     assert value == pytest.approx(factor, rel=0.05)
     assert interval[0] <= value <= interval[1]
-    assert verdict(interval) == ('a is faster' if factor < 1 else 'b is faster')
+    assert verdict(interval, 60) == ('a is faster' if factor < 1 else 'b is faster')
 
 
 def test_the_same_thing_twice_has_no_winner():
     rng = np.random.default_rng(0)
     a, b = rng.normal(10, 1, (2, 100))
-    assert verdict(ratio(a.tolist(), b.tolist())[1]) == 'within the noise'
+    assert verdict(ratio(a.tolist(), b.tolist())[1], 100) == 'within the noise'

@@ -19,7 +19,7 @@ FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup
 
 @pytest.fixture
 def trained(tiny_config, run_tool, tmp_path):
-    config = tiny_config(epochs=1, extra=f"test_evaluator = dict(outfile_prefix='{tmp_path}/dump')\n")
+    config = tiny_config(epochs=1, extra=f"test_evaluator = dict(val_evaluator, outfile_prefix='{tmp_path}/dump')\n")
     run_tool('train.py', config)
     return config, tmp_path / 'work' / 'epoch_1.pth'
 
@@ -81,6 +81,8 @@ def test_ctrl_c_keeps_what_there_is(tiny_config, tmp_path):
     process = subprocess.Popen(
         [*command, '--scope', 'backbone'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=dict(os.environ, PYTHONPATH=str(REPO)),
+        # a shell starts what is in its background with SIGINT ignored, and Python keeps to that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     for line in process.stdout:
