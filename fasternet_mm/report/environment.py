@@ -37,21 +37,22 @@ def snapshot(device: torch.device) -> dict:
     )
 
 
-def load_labels(before: dict, after: dict | None = None) -> list[str]:
-    """What in a snapshot belongs beside every number: a busy or throttled machine."""
-    labels = []
+def load_labels(before: dict) -> list[str]:
+    """What in a snapshot from before the first measurement belongs beside every number: a busy machine."""
     load, cores = before['host']['load_average'], before['host']['cores']
-    if before['gpu'] is None and load is not None and load > 0.5 * cores:
-        labels.append(f'the CPU was busy: load average {load:.1f} on {cores} cores before the first measurement')
-    for moment, one in (('before', before['gpu']), ('after', after and after['gpu'])):
-        if not one:
-            continue
-        if moment == 'before' and one.get('utilization_percent', 0) > 10:
-            labels.append(f'the GPU was busy before the first measurement: {one["utilization_percent"]:.0f} % utilised')
-        # bit 0 is "idle"; all others hold the clocks down
-        if one.get('throttle_reasons', 0) & ~1:
-            labels.append(f'the GPU was throttled {moment} the measurements: reasons {one["throttle_reasons"]:#x}')
-    return labels
+    if before['gpu'] is not None:
+        busy = before['gpu'].get('utilization_percent', 0)
+        return [f'the GPU was busy before the first measurement: {busy:.0f} % utilised'] if busy > 10 else []
+    if load is not None and load > 0.5 * cores:
+        return [f'the CPU was busy: load average {load:.1f} on {cores} cores before the first measurement']
+    return []
+
+
+def throttle_labels(device: torch.device) -> list[str]:
+    """What holds the GPU's clocks down; asked right after a measurement, for an idle GPU is never throttled."""
+    reasons = _gpu(device).get('throttle_reasons', 0) if device.type == 'cuda' else 0
+    reasons &= ~1  # bit 0 is "idle"
+    return [f'the GPU was throttled: reasons {reasons:#x}'] if reasons else []
 
 
 def _cpu_model() -> str:

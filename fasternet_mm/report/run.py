@@ -14,12 +14,12 @@ import torch
 from ..errors import UserError
 from .breakdown import roofline, split_detector
 from .counting import count_classifier, count_detector, count_parameters
-from .environment import load_labels, snapshot
+from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
 from .output import SCHEMA
 from .subject import DTYPES, MODES, Case, Subject
 from .suites import Row
-from .timing import Limits, Samples, measure, ratio, summary, verdict
+from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 
 SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline')
 # the row of each table that the others take turns with
@@ -169,10 +169,7 @@ class Reporter:
 
     def finish(self) -> None:
         """Mark the report complete."""
-        self.report['environment']['after'] = after = snapshot(self._options.device)
-        labels = load_labels(self.report['environment']['before'], after)
-        for entry in self.report['models']:
-            entry['labels'] += [label for label in labels if label not in entry['labels']]
+        self.report['environment']['after'] = snapshot(self._options.device)
         self.report['complete'] = True
         self._save(self.report)
 
@@ -244,25 +241,29 @@ class Reporter:
                 entry['measurements'].append(row)
                 with self._reported(row, subject.name):
                     ready.append((subject, row, self._prepared(case, row)))
-        names = ', '.join(f'{subject.name} [{row["mode"]}]' for subject, row, _ in ready)
-        self._say(f'{scope}, {dtype}, batch {batch_size}, taking turns: {names}')
-        try:
-            samples = measure([call for *_, call in ready], options.device, options.limits) if ready else []
-        except KeyboardInterrupt as interrupt:
-            for (_, row, _), one in zip(ready, interrupt.args[0] if interrupt.args else []):
-                _record(row, one)
-            raise
-        except Exception as error:  # out of memory, with all of them resident
-            for _, row, _ in ready:
-                row['error'] = _one_line(error)
-            return
-        finally:
-            _release(options.device)
-        for (subject, row, _), one in zip(ready, samples):
+        while ready:
+            names = ', '.join(f'{subject.name} [{row["mode"]}]' for subject, row, _ in ready)
+            self._say(f'{scope}, {dtype}, batch {batch_size}, taking turns: {names}')
+            try:
+                samples = measure([call for *_, call in ready], options.device, options.limits)
+                break
+            except MeasurementError as failed:  # the others go on without it
+                subject, row, _ = ready.pop(failed.number)
+                row['error'] = _one_line(failed.__cause__)
+                self._say(f'{subject.name}, {scope}: {row["error"]}')
+            except KeyboardInterrupt as interrupt:
+                for (_, row, _), one in zip(ready, interrupt.args[0] if interrupt.args else []):
+                    _record(row, one)
+                raise
+        throttled = throttle_labels(options.device)
+        for (subject, row, _), one in zip(ready, samples if ready else []):
             _record(row, one)
+            row['labels'] += throttled
             mode = f'{row["mode"]} {row["dtype"]} batch {row["batch_size"]}'
             self._say(f'{subject.name}, {scope}, {mode}: {row["latency_ms"]["p50"]:.2f} ms')
         self._compared([(subject.name, row) for subject, row, _ in ready])
+        ready.clear()
+        _release(options.device)
 
     def _prepared(self, case: Case, row: dict) -> Callable[[int], object]:
         others = _allocated(case.device)

@@ -42,6 +42,14 @@ class Samples:
     warmup: int = 0
 
 
+class MeasurementError(Exception):
+    """One of the things measured failed: `number` tells which one, and the cause why."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def timed(call: Callable[[int], object], index: int, device: torch.device) -> tuple[float, float | None]:
     """Milliseconds of ``call(index)`` by the wall clock, and by CUDA events (None on a CPU)."""
     if device.type != 'cuda':
@@ -85,22 +93,29 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
     Returns:
         list[Samples]: In the order of `calls`. After Ctrl-C, what was sampled so far rides on the KeyboardInterrupt
         as its first argument.
+
+    Raises:
+        MeasurementError: If a call raises, from what it raised.
     """
-    samples = [Samples(warmup=warm_up(call, device, limits.warmup)) for call in calls]
+    samples = [Samples() for _ in calls]
 
     def enough(one: Samples) -> bool:
         return len(one.wall) >= limits.repeats and sum(one.wall) >= 1e3 * limits.min_seconds
 
     try:
+        for number in range(len(calls)):
+            samples[number].warmup = warm_up(calls[number], device, limits.warmup)
         while not all(map(enough, samples)):
             turn = len(samples[-1].wall)
-            for call, one in zip(calls, samples):
-                wall, event = timed(call, turn, device)
-                one.wall.append(wall)
+            for number in range(len(calls)):
+                wall, event = timed(calls[number], turn, device)
+                samples[number].wall.append(wall)
                 if event is not None:
-                    one.events.append(event)
+                    samples[number].events.append(event)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(samples) from interrupt
+    except Exception as error:
+        raise MeasurementError(number) from error
     return samples
 
 

@@ -13,7 +13,7 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.report import Limits, Options, Reporter, check_continues, environment, from_config, new_report
 from fasternet_mm.report.breakdown import roofline
 from fasternet_mm.report.counting import count_detector, count_parameters
-from fasternet_mm.report.environment import load_labels
+from fasternet_mm.report.environment import load_labels, throttle_labels
 from fasternet_mm.report.subject import Subject, fused
 from fasternet_mm.report.suites import Row
 
@@ -133,6 +133,25 @@ def test_running_out_of_memory_ends_one_batch_size_alone(classifier, monkeypatch
     assert [(row['batch_size'], row['error']) for row in rows] == [(1, None), (2, None), (4, 'out of memory')]
 
 
+def test_the_others_go_on_without_a_model_that_fails_on_the_way(classifier, monkeypatch):
+    other = copy.deepcopy(classifier)
+    other.name = 'other'
+    calls = []
+
+    def fails_in_the_end(self, feats):
+        calls.append(feats)
+        if len(calls) > 30:
+            raise RuntimeError('[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory')
+        return torch.zeros(1, 1000)
+
+    other.model.head.forward = fails_in_the_end.__get__(other.model.head)
+    limits = Limits(0.0, 0.0, 100)
+    report = run([classifier, other], batch_sizes=[1], scopes=['classifier'], limits=limits)
+    (a,), (b,) = (model['measurements'] for model in report['models'])
+    assert a['error'] is None and a['latency_ms']['n'] == 100
+    assert b['error'] == 'out of memory' and b['latency_ms'] is None
+
+
 @pytest.mark.parametrize(('option', 'value'), [('modes', 'deploy'), ('modes', 'fast'), ('dtypes', 'int8')])
 def test_what_does_not_exist_is_refused_by_name(option, value):
     with pytest.raises(UserError, match=f"{option[:-1]} '{value}' does not exist; choose from"):
@@ -233,16 +252,19 @@ def test_other_options_do_not_go_on():
         check_continues(report, new_report(suite_options(modes=['fused']), [], 'table3'))
 
 
-def test_a_busy_or_throttled_machine_is_labelled():
+def test_a_busy_or_throttled_machine_is_labelled(monkeypatch):
     host = dict(load_average=1.9, cores=2)
     assert 'the CPU was busy: load average 1.9' in load_labels(dict(host=host, gpu=None))[0]
     assert load_labels(dict(host=dict(load_average=0.1, cores=2), gpu=None)) == []
-    gpu = dict(utilization_percent=80.0, throttle_reasons=0)
+    gpu = dict(utilization_percent=80.0)
     (busy,) = load_labels(dict(host=host, gpu=gpu))
     assert 'the GPU was busy' in busy
-    hot = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons=8))
-    idle = dict(host=host, gpu=dict(utilization_percent=0.0, throttle_reasons=1))
-    assert ['throttled after' in label for label in load_labels(idle, hot)] == [True]
+    assert load_labels(dict(host=host, gpu=dict(utilization_percent=0.0))) == []
+    cuda = torch.device('cuda')
+    for reasons, label in ((0, []), (1, []), (5, ['the GPU was throttled: reasons 0x4'])):
+        monkeypatch.setattr(environment, '_gpu', lambda device, reasons=reasons: dict(throttle_reasons=reasons))
+        assert throttle_labels(cuda) == label
+    assert throttle_labels(CPU) == []
 
 
 def test_what_nvidia_smi_says(monkeypatch):
