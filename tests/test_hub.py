@@ -1,5 +1,7 @@
 """mmpretrain's own API, after nothing but ``import fasternet_mm``."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -112,3 +114,11 @@ def test_nothing_is_downloaded_at_import():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == '6', done.stderr[-2000:]
+
+
+def test_a_package_folder_copied_alone_imports(tmp_path):
+    shutil.copytree(REPO / 'fasternet_mm', tmp_path / 'fasternet_mm', ignore=shutil.ignore_patterns('__pycache__'))
+    code = 'import fasternet_mm; print(fasternet_mm.__file__)'
+    env = dict(os.environ, PYTHONPATH=str(tmp_path))
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr[-2000:]
