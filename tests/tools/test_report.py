@@ -84,14 +84,17 @@ def test_ctrl_c_keeps_what_there_is(tiny_config, tmp_path):
         # a shell starts what is in its background with SIGINT ignored, and Python keeps to that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    for line in process.stdout:
-        if 'taking turns' in line:
-            break
-        assert time.monotonic() < deadline
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
+    try:
+        deadline = time.monotonic() + 120
+        for line in process.stdout:
+            if 'taking turns' in line:
+                break
+            assert time.monotonic() < deadline
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130 and 'Traceback' not in stderr
     report = json.loads((out / 'report.json').read_text())
     assert not report['complete'] and 'INCOMPLETE' in stdout
