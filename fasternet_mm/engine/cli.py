@@ -60,7 +60,7 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 @contextmanager
 def command_line() -> Iterator[None]:
-    """Around a tool's main: a UserError becomes one line on stderr and status 1; distributed processes end together."""
+    """Around a tool's main: a UserError and Ctrl-C become one line on stderr; distributed processes end together."""
     try:
         yield
         if torch.distributed.is_initialized():
@@ -68,6 +68,9 @@ def command_line() -> Iterator[None]:
             torch.distributed.destroy_process_group()
     except UserError as error:
         sys.exit(f'{Path(sys.argv[0]).name}: error: {" ".join(str(error).split())}')
+    except KeyboardInterrupt:
+        print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)
+        sys.exit(130)
 
 
 def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:

@@ -6,11 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-CONVENTION = (
-    'multiply-adds of convolutions, linear layers and matrix products, one image; of a two-stage detector at 1000 '
-    'proposals for boxes and 100 for masks, as mmdet counts'
-)
-TABLE4 = "as CONVENTION, without the mask head's upsampling and its last convolution, which table 4 leaves out"
+CONVENTION = 'of convolutions, linear layers and matrix products, one image'
+TWO_STAGE = f'{CONVENTION}, at 1000 proposals for boxes and 100 for masks, as mmdet counts'
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -44,7 +41,9 @@ def count_classifier(model: nn.Module, shape: tuple[int, int]) -> dict:
 
 
 def count_detector(model: nn.Module, shape: tuple[int, int]) -> dict:
-    """Multiply-adds of an mmdet detector by part, on inputs of zeros; see CONVENTION.
+    """Multiply-adds of an mmdet detector by part, on inputs of zeros.
+
+    ``table4`` is without the mask head's upsampling and its last convolution, which the paper's table 4 leaves out.
 
     Args:
         model (nn.Module): A detector with a backbone, and a neck, an RPN and RoI heads or a one-stage head.
@@ -61,10 +60,10 @@ def count_detector(model: nn.Module, shape: tuple[int, int]) -> dict:
     parts = dict(backbone=multiply_adds(lambda: model.backbone(image)))
     if maps is not features:
         parts['neck'] = multiply_adds(lambda: model.neck(features))
-    table4 = None
+    table4, convention = None, CONVENTION
     if getattr(model, 'with_rpn', False) and getattr(model, 'with_roi_head', False):
         parts['RPN'] = multiply_adds(lambda: model.rpn_head(maps))
-        heads = model.roi_head
+        heads, convention = model.roi_head, TWO_STAGE
         parts['RoI heads'] = multiply_adds(lambda: heads.bbox_head(_rois(heads.bbox_roi_extractor, 1000, device)))
         if getattr(heads, 'with_mask', False):
             rois = _rois(heads.mask_roi_extractor, 100, device)
@@ -73,7 +72,7 @@ def count_detector(model: nn.Module, shape: tuple[int, int]) -> dict:
             table4 = sum(parts.values()) - mask + multiply_adds(lambda: _convolved(heads.mask_head, rois))
     elif getattr(model, 'bbox_head', None) is not None:
         parts['head'] = multiply_adds(lambda: model.bbox_head(maps))
-    return dict(total=sum(parts.values()), parts=parts, shape=list(shape), convention=CONVENTION, table4=table4)
+    return dict(total=sum(parts.values()), parts=parts, shape=list(shape), convention=convention, table4=table4)
 
 
 def _rois(extractor: nn.Module, number: int, device: torch.device) -> torch.Tensor:

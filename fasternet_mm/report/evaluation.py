@@ -3,10 +3,16 @@
 import copy
 import os
 from pathlib import Path
+from unittest.mock import patch
 
+import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 
 from ..engine.cli import FittingCheckpointHook, build_runner, check_config
+from .subject import compile_parts, half, in_mode
 
 
 def check_evaluation(cfg: Config) -> None:
@@ -14,13 +20,62 @@ def check_evaluation(cfg: Config) -> None:
     check_config(cfg, 'test')
 
 
-def evaluate(cfg: Config, checkpoint: str | None, folder: Path) -> dict:
-    """Run the config's test loop.
+class _ModeHook(Hook):
+    """For the time of a test, a copy of the model in a mode stands in for the model, as it is then (EMA's, say)."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, mode: str, dtype: str, device: torch.device, channels_last: bool) -> None:
+        self._mode, self._dtype, self._device, self._channels_last = mode, dtype, device, channels_last
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._model = runner.model
+        model, _ = in_mode(self._model.eval(), self._mode, self._device, self._channels_last)
+        if self._mode == 'compile':
+            compile_parts(model)
+        step = model.test_step
+
+        def test_step(data):
+            with half(self._device, self._dtype):
+                samples = step(data)
+            for sample in samples:
+                _widen(sample)
+            return samples
+
+        model.test_step = test_step
+        runner.model = model
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        runner.model = self._model
+
+
+def _widen(element: BaseDataElement) -> None:
+    """Make half precision single in place: the metrics' NumPy has no bf16."""
+    for name, value in element.items():
+        if isinstance(value, BaseDataElement):
+            _widen(value)
+        elif isinstance(value, torch.Tensor) and value.is_floating_point():
+            setattr(element, name, value.float())
+
+
+def evaluate(
+    cfg: Config,
+    checkpoint: str | None,
+    folder: Path,
+    device: torch.device,
+    mode: str = 'eager',
+    dtype: str = 'fp32',
+    channels_last: bool = False,
+) -> dict:
+    """Run the config's test loop on the model in one mode.
 
     Args:
         cfg (Config): As for ``tools/test.py``.
         checkpoint (str, optional): Without it, random weights are evaluated.
         folder (Path): For the runner's own logs.
+        device (torch.device): Where.
+        mode, dtype (str): Of :data:`MODES` and :data:`DTYPES`; half precision is autocast.
+        channels_last (bool): Memory format of the weights.
 
     Returns:
         dict: ``evaluation`` of a report.
@@ -32,12 +87,18 @@ def evaluate(cfg: Config, checkpoint: str | None, folder: Path) -> dict:
     cfg.load_from, cfg.resume, cfg.work_dir = checkpoint, False, str(folder)
     cfg.setdefault('launcher', 'none')
     check_config(cfg, 'test')
-    runner = build_runner(cfg)
-    runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-    metrics = {name: float(value) for name, value in runner.test().items() if isinstance(value, (int, float))}
+    # mmengine takes the first accelerator that it finds
+    with patch('mmengine.device.utils.DEVICE', device.type):
+        runner = build_runner(cfg)
+        runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+        runner.register_hook(_ModeHook(mode, dtype, device, channels_last))
+        results = runner.test()
+    metrics = {name: float(value) for name, value in results.items() if isinstance(value, (int, float))}
     dataset = runner.test_dataloader.dataset
     annotations = str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or '')
     labels = [] if checkpoint else ['accuracy of random weights']
+    if (mode, dtype) != ('eager', 'fp32'):
+        labels.append(f'accuracy of {mode} {dtype}')
     if len(dataset) < 5000:
         labels.append(f'accuracy on {len(dataset)} images only')
     is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and len(dataset) == 5000

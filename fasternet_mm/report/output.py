@@ -144,8 +144,10 @@ def markdown(report: dict) -> str:
     files = []
     for model in report['models']:
         weights = model['checkpoint'] or 'random weights'
-        of = [f'config {model["config"] or "of the suite"}', f'sha256 {model["config_sha256"]}', f'weights {weights}']
-        of += [f'sha256 {model["checkpoint_sha256"]}'] if model['checkpoint'] else []
+        of = [f'config {model["config"] or "of the suite"}']
+        of += [f'sha256 {model["config_sha256"]}'] if model['config_sha256'] else []
+        of += [f'weights {weights}']
+        of += [f'sha256 {model["checkpoint_sha256"]}'] if model['checkpoint_sha256'] else []
         files.append([_Cell(f'{model["name"]}: {", ".join(of)}')])
     blocks = _blocks(report)
     blocks.append(_Block('Models', [], files))

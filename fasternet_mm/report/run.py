@@ -189,8 +189,9 @@ class Reporter:
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            entry['error'] = f'{what}: {_one_line(error)}'
-            self._say(f'{entry["name"]}: {entry["error"]}')
+            failed = f'{what}: {_one_line(error)}'
+            entry['error'] = f'{entry["error"]}; {failed}' if entry['error'] else failed
+            self._say(f'{entry["name"]}: {failed}')
 
     def _counted(self, subject: Subject, entry: dict) -> None:
         count = count_detector if subject.kind == 'detector' else count_classifier
@@ -219,7 +220,11 @@ class Reporter:
             return
         self._say(f'{subject.name}: evaluating')
         with self._surviving(entry, 'not evaluated'):
-            entry['evaluation'] = evaluate(subject.cfg, subject.checkpoint, folder / 'evaluation' / subject.name)
+            options = self._options  # accuracy stands in a model's first row, so it is of what that row measures
+            entry['evaluation'] = evaluate(
+                subject.cfg, subject.checkpoint, folder / 'evaluation' / subject.name,
+                options.device, options.modes[0], options.dtypes[0], options.channels_last,
+            )  # fmt: skip
         if entry['evaluation'] is None:
             entry['evaluation'] = dict(metrics={}, images=0, dataset=None, labels=[], error=entry['error'])
         self._save(self.report)
@@ -307,16 +312,17 @@ class Reporter:
         shape, dtype = options.shape_of(subject), options.dtypes[0]
         if subject.kind == 'detector' and options.wants('split'):
             self._say(f'{subject.name}: splitting the time of a detection')
-            case = Case(subject, 'detector', 'eager', dtype, 1, shape, options.device, options.channels_last)
+            mode = options.modes[0] if options.modes[0] != 'compile' else 'eager'  # what is compiled has no parts
+            case = Case(subject, 'detector', mode, dtype, 1, shape, options.device, options.channels_last)
             with self._surviving(entry, 'its time could not be split'):
                 model, call, labels, shape = case.detector()
                 entry['split'] = split_detector(call, model, shape, options.device, options.limits)
-                entry['split']['labels'] += labels + ([] if dtype == 'fp32' else [f'in {dtype}'])
+                entry['split']['labels'] += labels + ([] if (mode, dtype) == ('eager', 'fp32') else [f'{mode} {dtype}'])
         if _has(subject, 'backbone') and options.wants('roofline'):
             self._say(f'{subject.name}: timing its layers')
             case = Case(subject, 'backbone', 'eager', dtype, 1, shape, options.device, options.channels_last)
             with self._surviving(entry, 'its layers could not be timed'):
-                network, images = case.network()
+                network, images, _ = case.network()
                 entry['roofline'] = dict(roofline(network, images), device=str(options.device), dtype=dtype)
         _release(options.device)
         self._save(self.report)
@@ -342,7 +348,12 @@ def check_continues(report: dict, new: dict) -> None:
                 f'--resume: the report was made with {name} {report[name]}, not {new[name]}; use another --out'
             )
     before, now = report['environment']['before'], new['environment']['before']
-    for place in (lambda e: e['host']['cpu'], lambda e: e['gpu'] and e['gpu']['name'], lambda e: e['packages']):
+    for place in (
+        lambda e: e['host']['cpu'],
+        lambda e: e['gpu'] and e['gpu']['name'],
+        lambda e: e['packages'],
+        lambda e: e['git'],
+    ):
         if place(before) != place(now):
             raise UserError(f'--resume: the report was made on {place(before)}, not {place(now)}; use another --out')
 

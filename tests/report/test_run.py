@@ -120,6 +120,42 @@ def test_a_mode_that_is_wrong_is_not_timed(classifier, monkeypatch, lost):
     assert rows[1]['error'].startswith('fused fp32 is wrong: its outputs differ from eager fp32')
 
 
+@pytest.mark.parametrize('lost', ['rpn_head.rpn_reg', 'roi_head.bbox_head.fc_cls', 'roi_head.mask_head.conv_logits'])
+def test_a_detector_whose_heads_are_wrong_is_not_timed(detector, monkeypatch, lost):
+    def broken(model):
+        torch.nn.init.zeros_(model.get_submodule(lost).weight)
+        return model
+
+    monkeypatch.setattr('fasternet_mm.report.subject.fused', broken)
+    (model,) = run([detector], modes=['fused'], scopes=['detector'])['models']
+    assert model['measurements'][0]['error'].startswith('fused fp32 is wrong')
+
+
+def test_fusing_nothing_is_said():
+    plain = Subject('plain', 'classifier', torch.nn.Conv2d(3, 8, 3).eval())
+    (row,) = run([plain], modes=['fused'], batch_sizes=[1])['models'][0]['measurements']
+    assert 'nothing was fused: no BN follows a convolution' in row['labels']
+
+
+def test_accuracy_is_of_the_mode_and_on_the_device_that_are_measured(detector, monkeypatch, tmp_path):
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cuda')  # as where there is a GPU
+    seen = []
+    step = type(detector.model).test_step
+
+    def watched(self, data):
+        norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in self.modules())
+        seen.append((norms, torch.is_autocast_enabled('cpu'), next(self.parameters()).device.type))
+        return step(self, data)
+
+    monkeypatch.setattr(type(detector.model), 'test_step', watched)
+    options = Options(CPU, modes=['fused'], dtypes=['bf16'], scopes=[])
+    reporter = Reporter(new_report(options, []), options, lambda report: None, str)
+    reporter.run([detector], tmp_path)
+    evaluation = reporter.report['models'][0]['evaluation']
+    assert evaluation['error'] is None and 'accuracy of fused bf16' in evaluation['labels']
+    assert set(seen) == {(4, True, 'cpu')}  # the output norms follow no convolution
+
+
 def test_running_out_of_memory_ends_one_batch_size_alone(classifier, monkeypatch):
     forward = type(classifier.model).forward
 
