@@ -36,6 +36,15 @@ def build_classifier(arch: str, **head) -> torch.nn.Module:
     return MODELS.build(cfg.model)
 
 
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The error that a tool ended with, which is one line."""
+    assert done.returncode != 0
+    assert 'Traceback' not in done.stderr, done.stderr[-2000:]
+    line = done.stderr.strip().splitlines()[-1]
+    assert ': error: ' in line, done.stderr[-2000:]
+    return line
+
+
 @pytest.fixture
 def mmpretrain_scope():
     """Names are mmpretrain's, whatever scope a test before has left behind."""

@@ -27,6 +27,7 @@ from fasternet_mm.report import (
     check_evaluation,
     compare,
     from_config,
+    from_timm,
     load,
     new_report,
     save,
@@ -40,7 +41,9 @@ _SUITE_SCOPES = dict(table3=['classifier'], table4=['detector'])
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('models', nargs='*', metavar='CONFIG [CKPT]', help='configs, each with its checkpoint if any')
+    parser.add_argument(
+        'models', nargs='*', metavar='CONFIG [CKPT]', help='configs, each with its checkpoint if any; or timm://NAME'
+    )
     parser.add_argument('--out', help='folder for report.json, .md, .csv and pictures')
     parser.add_argument('--suite', choices=['table3', 'table4'], help="the rows of one of the paper's tables")
     parser.add_argument('--only', nargs='+', default=[], metavar='ROW', help='rows of the suite, by name')
@@ -113,18 +116,27 @@ def pairs_of(models: list[str]) -> list[tuple[str, str | None]]:
     """CONFIG [CKPT] [CONFIG CKPT ...]: what ends in .py is a config, what follows one is its checkpoint."""
     pairs = []
     for item in models:
-        if item.endswith('.py'):
+        if item.endswith('.py') or item.startswith('timm://'):
             pairs.append((item, None))
         elif pairs and pairs[-1][1] is None:
             pairs[-1] = (pairs[-1][0], item)
         else:
-            raise UserError(f'{item}: expected CONFIG [CKPT] [CONFIG CKPT ...], where a config ends in .py')
+            raise UserError(
+                f'{item}: expected CONFIG [CKPT] [CONFIG CKPT ...], where a config ends in .py, or timm://NAME'
+            )
     return pairs
 
 
 def subjects_of(args: argparse.Namespace) -> list[Subject]:
-    pairs = [(path, load_config(path, args.cfg_options), checkpoint) for path, checkpoint in pairs_of(args.models)]
+    pairs = []
+    for path, checkpoint in pairs_of(args.models):
+        cfg = None if path.startswith('timm://') else load_config(path, args.cfg_options)
+        pairs.append((path, cfg, checkpoint))
     for path, cfg, checkpoint in pairs:  # before anything is built
+        if cfg is None:
+            if checkpoint:
+                raise UserError(f'{path}: weights of timm are not read; its name stands without a checkpoint')
+            continue
         if checkpoint:
             require_source(checkpoint)
         if not args.no_eval:
@@ -132,7 +144,7 @@ def subjects_of(args: argparse.Namespace) -> list[Subject]:
                 check_evaluation(cfg)
             except UserError as error:
                 raise UserError(f'{path}: {str(error).rstrip(".")}. Without evaluation: --no-eval') from error
-    subjects = [from_config(cfg, path, checkpoint) for path, cfg, checkpoint in pairs]
+    subjects = [from_config(cfg, path, checkpoint) if cfg else from_timm(path) for path, cfg, checkpoint in pairs]
     for number, subject in enumerate(subjects):
         if subject.name in [other.name for other in subjects[:number]]:
             subject.name = f'{subject.name} ({number + 1})'

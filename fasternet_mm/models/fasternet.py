@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import Layout
+from ..errors import UserError
+from .deployed import DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable
 from .fitting import check_backbone
 from .pconv import PartialConv2d
 
@@ -170,6 +172,7 @@ class FasterNet(BaseModule):
         'l': dict(embed_dims=192, depths=(3, 4, 18, 3), act_cfg=dict(type='ReLU')),
     }
     num_stages = 4
+    deployed = False
 
     def __init__(
         self,
@@ -266,7 +269,15 @@ class FasterNet(BaseModule):
         return tuple(outs[index] for index in self.out_indices)
 
     def train(self, mode: bool = True) -> 'FasterNet':
-        """Set the mode, keep frozen parts in evaluation (and all BN, with norm_eval); returns self."""
+        """Set the mode, keep frozen parts in evaluation (and all BN, with norm_eval); returns self.
+
+        Raises:
+            UserError: In the deploy form.
+        """
+        if mode and self.deployed:
+            raise UserError(
+                'FasterNet is in its deploy form, which cannot be trained: build it anew and load the trained weights'
+            )
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:
@@ -282,6 +293,32 @@ class FasterNet(BaseModule):
         for part in (self.patch_embed, *self.stages[: max(2 * self.frozen_stages - 1, 0)]):
             part.eval()
             part.requires_grad_(False)
+
+    def switch_to_deploy(self) -> None:
+        """Change the backbone in place to its deploy form, of equal outputs: see :mod:`fasternet_mm.deploy`.
+
+        Output norms stay: what follows them is not in the backbone. A second call changes nothing.
+
+        Raises:
+            UserError: In training mode, or if a norm is not BN; nothing is changed then.
+        """
+        if self.deployed:
+            return
+        if self.training:
+            raise UserError('FasterNet is in training mode, but its deploy form is for evaluation: call eval() first')
+        for name, part in self.named_modules():
+            if isinstance(part, FasterNetBlock):
+                require_foldable(f'{name}.mlp.1', part.mlp[1])
+            elif isinstance(part, (Embedding, Merging)):
+                require_foldable(f'{name}.norm', part.norm)
+        self.patch_embed = DeployedStem(self.patch_embed)
+        for part in self.stages:
+            if isinstance(part, Merging):
+                part.reduction, part.norm = FusedConv2d(fold(part.reduction, part.norm)), nn.Identity()
+            else:
+                part.blocks = nn.Sequential(*map(DeployedBlock, part.blocks))
+        self.requires_grad_(False)
+        self.deployed = True
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for mmpretrain's layer-wise learning rate decay.

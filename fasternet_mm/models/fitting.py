@@ -36,6 +36,10 @@ def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
     if theirs is None:
         inside = [name for name, value in state_dict.items() if isinstance(value, dict)]
         cause = f'a file that keeps its weights under {inside[0]!r}' if inside else 'a file of another model'
+    elif f'{prefix}patch_embed.proj.bias' in state_dict and not backbone.deployed:
+        cause = 'a file of the deploy form: call fasternet_mm.deploy.switch_to_deploy(model) before it is loaded'
+    elif backbone.deployed and f'{prefix}patch_embed.proj.bias' not in state_dict:
+        cause = 'a file of the trained form, which is loaded before the switch to the deploy form'
     elif (theirs[0], theirs[1][: len(ours[1])]) == ours:
         cause = 'incomplete, or of other settings such as n_div, mlp_ratio or layer_scale_init_value'
     else:

@@ -21,7 +21,7 @@ from .subject import DTYPES, MODES, Case, Subject
 from .suites import Row
 from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 
-SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline')
+SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
 # the row of each table that the others take turns with
 _REFERENCES = dict(table3='FasterNet-T2', table4='FasterNet-S')
 
@@ -37,7 +37,7 @@ class Options:
         batch_sizes (Sequence[int], optional): 1 for detectors, and 1 and 32 for classifiers without it.
         modes, dtypes (Sequence[str]): Of :data:`MODES` and :data:`DTYPES`.
         channels_last (bool): Memory format of weights and inputs.
-        scopes (Sequence[str], optional): Of :data:`SCOPES`; all that a model has without it.
+        scopes (Sequence[str], optional): Of :data:`SCOPES`; all that a model has, but training, without it.
         evaluate (bool): Whether to run the config's evaluator.
         limits (Limits): How long to warm up and to measure.
     """
@@ -65,7 +65,7 @@ class Options:
         return self.batch_sizes or ((1,) if subject.kind == 'detector' else (1, 32))
 
     def wants(self, scope: str) -> bool:
-        return self.scopes is None or scope in self.scopes
+        return scope in (SCOPES[:-1] if self.scopes is None else self.scopes)
 
 
 def new_report(options: Options, command: Sequence[str], suite: str | None = None) -> dict:
@@ -118,7 +118,7 @@ class Reporter:
             self._counted(subject, entry)
             if self._options.evaluate:
                 self._evaluated(subject, entry, folder)
-        for scope in ('backbone', 'classifier', 'detector'):
+        for scope in ('backbone', 'classifier', 'detector', 'training'):
             here = [(s, e) for s, e in (*others, *zip(subjects, entries)) if _has(s, scope)]
             for batch_size in sorted({size for s, _ in here for size in self._options.batches_of(s)}):
                 for dtype in self._options.dtypes:
@@ -276,11 +276,14 @@ class Reporter:
         row['labels'] += labels
         row['shape'] = list(case.shape)
         _release(case.device)  # what it was compared with
-        row['peak_memory'], row['peak_memory_of'] = peak_memory(call, case.device, others)
+        if case.scope == 'training' and case.device.type == 'cpu':
+            row['peak_memory'], row['peak_memory_of'] = peak_of_tensors(call), 'tensors'
+        else:
+            row['peak_memory'], row['peak_memory_of'] = peak_memory(call, case.device, others)
         return call
 
     def _compared(self, rows: list[tuple[str, dict]]) -> None:
-        """Each model with the first of its mode, and each mode with the first of its model."""
+        """Each model with the first of its mode, each mode with the first of its model, all with the first of all."""
         for index, (name, row) in enumerate(rows):
             before = rows[:index]
             same_mode = next((other for other in before if other[1]['mode'] == row['mode']), None)
@@ -288,8 +291,12 @@ class Reporter:
             for other, names in (
                 (same_mode, lambda name, row: name),
                 (same_model, lambda name, row: f'{name} [{row["mode"]}]'),
+                (
+                    rows[0] if rows[0] not in (same_mode, same_model) else None,
+                    lambda name, row: f'{name} [{row["mode"]}]',
+                ),
             ):
-                if other is None:
+                if other is None or other[1] is row:
                     continue
                 pairs = min(row['latency_ms']['n'], other[1]['latency_ms']['n'])
                 value, interval = ratio(row['latency_ms']['samples'], other[1]['latency_ms']['samples'])
@@ -361,7 +368,7 @@ def check_continues(report: dict, new: dict) -> None:
 def _has(subject: Subject, scope: str) -> bool:
     if scope == 'backbone':
         return hasattr(subject.model, 'backbone')
-    return subject.kind == scope
+    return subject.kind == ('classifier' if scope == 'training' else scope)
 
 
 def _gflops(published: dict) -> float | None:
@@ -390,6 +397,18 @@ def _release(device: torch.device) -> None:
 
 def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+
+
+def peak_of_tensors(call: Callable[[int], object]) -> int:
+    """Most bytes of tensors that lived at once during one call and were not there before; a process' are less exact."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    call(0)  # the optimizer's state is made in the first step
+    tracker = MemTracker()
+    with tracker:
+        call(1)
+    peaks = tracker.get_tracker_snapshot('peak')
+    return max(sum(of.values()) for of in peaks.values())
 
 
 def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:

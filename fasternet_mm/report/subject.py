@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -22,14 +23,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoint import require_loadable
+from ..deploy import onnxruntime_session, openvino_session, switch_to_deploy, to_onnx
 from ..errors import UserError
+from ..models import FasterNet
 from .suites import published_for
 
-MODES = ('eager', 'fused', 'compile')
+MODES = ('eager', 'fused', 'deploy', 'compile', 'onnxruntime', 'openvino')
+_RUNTIMES = ('onnxruntime', 'openvino')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
 _TOLERANCE = dict(fp32=1e-2, fp16=5e-2, bf16=1e-1)
 _IMAGES = 8
+_COMPILING = dict(freezing=True)  # weights are constants: inductor folds BN into them and orders them once
 
 
 @dataclass(eq=False)
@@ -101,6 +106,40 @@ def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
     return Subject(Path(config).stem, kind, model.eval(), cfg, config, checkpoint, published_for(config), labels=labels)
 
 
+class _Timm(nn.Module):
+    """A classifier of timm, whose parts before the head are its backbone where timm makes features of them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm
+
+        self.classifier = timm.create_model(name, pretrained=False)
+        if getattr(self.classifier, 'feature_info', None):
+            self.backbone = timm.models.FeatureListNet(self.classifier, out_indices=(0, 1, 2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images)
+
+
+def from_timm(source: str) -> Subject:
+    """Build a classifier of timm with random weights.
+
+    Args:
+        source (str): ``timm://NAME``.
+
+    Raises:
+        UserError: If timm is missing or has no such model.
+    """
+    name = source.removeprefix('timm://')
+    if importlib.util.find_spec('timm') is None:
+        raise UserError(f'{source}: timm is not installed: pip install timm')
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(f'{source}: timm {timm.__version__} has no model {name!r}; timm.list_models() names them')
+    return Subject(f'timm {name}', 'classifier', _Timm(name).eval(), config=source, labels=['random weights'])
+
+
 @dataclass
 class Case:
     """One way to run one model: what a measurement is of."""
@@ -127,6 +166,8 @@ class Case:
         # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
         # would leave rounding alone
         signal = self.dtype == 'fp32'
+        if self.scope == 'training':
+            return self.training(), None, []
         call, outputs, labels, self.shape = self._calls(signal)
         if (self.mode, self.dtype, self.channels_last) == ('eager', 'fp32', False):
             return call, None, labels
@@ -165,15 +206,54 @@ class Case:
     def network(self) -> tuple[Callable, Tensor, list[str]]:
         """The backbone, or a whole classifier, and random images of seed 0 for it, in the case's dtype; labels."""
         (model, labels), dtype = self._model(), DTYPES[self.dtype]
-        network = (model.backbone if self.scope == 'backbone' else model).to(dtype)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(self.batch_size, 3, *self.shape, generator=generator).to(self.device, dtype)
+        network = model.backbone if self.scope == 'backbone' else model
+        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
+        if self.mode in _RUNTIMES:
+            return self._by_runtime(network, images), images, labels
+        network, images = network.to(dtype), images.to(self.device, dtype)
         if self.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        return torch.compile(network) if self.mode == 'compile' else network, images, labels
+        return torch.compile(network, options=_COMPILING) if self.mode == 'compile' else network, images, labels
+
+    def training(self) -> Callable:
+        """One training step of a classifier: forward, backward, AdamW; half precision is autocast.
+
+        Stochastic depth is off, for steps of random length compare badly.
+        """
+        if self.mode != 'eager':
+            raise UserError(f'mode {self.mode} cannot be trained; --scope training takes --mode eager')
+        model = self._model()[0].train()
+        for module in model.modules():
+            if hasattr(module, 'drop_prob'):
+                module.drop_prob = 0.0
+        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
+        images, truth = images.to(self.device), torch.zeros(self.batch_size, dtype=torch.long, device=self.device)
+        if self.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+        def step(turn: int) -> None:
+            with half(self.device, self.dtype):
+                loss = nn.functional.cross_entropy(model(images), truth)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def _by_runtime(self, network: nn.Module, images: Tensor) -> Callable:
+        precisions = dict(onnxruntime=('fp32',), openvino=('fp32', 'bf16'))[self.mode]
+        if self.device.type != 'cpu' or self.dtype not in precisions:
+            raise UserError(f'mode {self.mode} is for --device cpu in {" or ".join(precisions)}')
+        with torch.no_grad():
+            outputs = [f'output{number}' for number, _ in enumerate(_tensors(network(images)))]
+        file = to_onnx(network, images, outputs)
+        return onnxruntime_session(file) if self.mode == 'onnxruntime' else openvino_session(file, self.dtype)
 
     def detector(self) -> tuple[nn.Module, Callable, list[str], tuple[int, int]]:
         """The detector, its ``test_step`` on prepared images by turn (half: autocast), labels, and the images' size."""
+        if self.mode in _RUNTIMES:
+            raise UserError(f'mode {self.mode} is for backbones and classifiers, not for whole detectors')
         model, made = self._model()
         if self.mode == 'compile':
             compile_parts(model)
@@ -238,6 +318,16 @@ def in_mode(
         model = fused(model)
         if _count_norms(model) == norms:
             labels.append('nothing was fused: no BN follows a convolution')
+    elif mode == 'deploy' or mode in _RUNTIMES:
+        deployable = any(isinstance(module, FasterNet) for module in model.modules())
+        if deployable:
+            switch_to_deploy(model)
+        elif hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):  # mmpretrain's RepVGG, say
+            model.backbone.switch_to_deploy()
+        elif mode == 'deploy':
+            raise UserError('mode deploy: neither a FasterNet nor a backbone with switch_to_deploy()')
+        else:
+            model = fused(model)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return model.to(device, memory_format=layout), labels
 
@@ -255,7 +345,7 @@ def compile_parts(model: nn.Module) -> None:
     """Compile backbone and neck where they are; the heads' shapes change with what is found."""
     for name in ('backbone', 'neck'):
         if getattr(model, name, None) is not None:
-            getattr(model, name).compile()
+            getattr(model, name).compile(options=_COMPILING)
 
 
 def raw_outputs(model: nn.Module, images: Tensor) -> list:

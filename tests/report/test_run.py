@@ -188,7 +188,7 @@ def test_the_others_go_on_without_a_model_that_fails_on_the_way(classifier, monk
     assert b['error'] == 'out of memory' and b['latency_ms'] is None
 
 
-@pytest.mark.parametrize(('option', 'value'), [('modes', 'deploy'), ('modes', 'fast'), ('dtypes', 'int8')])
+@pytest.mark.parametrize(('option', 'value'), [('modes', 'fast'), ('dtypes', 'int8')])
 def test_what_does_not_exist_is_refused_by_name(option, value):
     with pytest.raises(UserError, match=f"{option[:-1]} '{value}' does not exist; choose from"):
         Options(CPU, **{option: [value]})

@@ -6,11 +6,10 @@ import re
 import pytest
 import timm
 import torch
-from conftest import CLASSES, REPO
+from conftest import CLASSES, REPO, one_line
 from golden import official_state_dict
 from mmengine.config import Config
 from PIL import Image
-from test_errors import one_line
 from timm.data import create_transform
 
 from fasternet_mm.checkpoint import convert_checkpoint

@@ -2,20 +2,13 @@
 
 import pytest
 import torch
+from conftest import one_line
 from mmengine.config import Config
 from torchvision.models import resnet18
 
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.cli import check_config
 from fasternet_mm.errors import UserError
-
-
-def one_line(done) -> str:
-    assert done.returncode != 0
-    assert 'Traceback' not in done.stderr, done.stderr[-2000:]
-    line = done.stderr.strip().splitlines()[-1]
-    assert ': error: ' in line, done.stderr[-2000:]
-    return line
 
 
 @pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])

@@ -9,10 +9,9 @@ import sys
 import time
 
 import pytest
-from conftest import REPO
+from conftest import REPO, one_line
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from test_errors import one_line
 
 FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup', '0', '--device', 'cpu']
 
@@ -123,7 +122,8 @@ def test_ctrl_c_before_anything_is_measured(tmp_path):
 
 
 CASES = {
-    'no such mode': (['--mode', 'deploy'], "mode 'deploy' does not exist; choose from eager, fused, compile"),
+    'no such mode': (['--mode', 'fast'], "mode 'fast' does not exist; choose from eager, fused, deploy, compile"),
+    'no such timm model': (['timm://fasternet_x'], "has no model 'fasternet_x'"),
     'no such dtype': (['--dtype', 'int8'], "dtype 'int8' does not exist; choose from fp32, fp16, bf16"),
     'no such place': (['--out', '/proc/nowhere'], '--out /proc/nowhere is not writable'),
     'no data': ([], 'dataset not found: data/imagenet'),

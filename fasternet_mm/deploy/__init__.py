@@ -1,0 +1,17 @@
+"""From a trained FasterNet to its fastest equal form, and to ONNX."""
+
+from .export import PARTS, export_onnx
+from .form import switch_to_deploy
+from .graphs import CudaGraphs
+from .onnx import onnxruntime_session, openvino_session, require_packages, to_onnx
+
+__all__ = [
+    'PARTS',
+    'CudaGraphs',
+    'export_onnx',
+    'onnxruntime_session',
+    'openvino_session',
+    'require_packages',
+    'switch_to_deploy',
+    'to_onnx',
+]

@@ -1,0 +1,57 @@
+"""CUDA graphs for batches so small that launching kernels takes longer than running them."""
+
+import torch
+from torch import Tensor, nn
+
+
+class CudaGraphs(nn.Module):
+    """Replays a network's kernels from one CUDA graph for each shape of its input.
+
+    Elsewhere than on CUDA, with gradients, and for shapes beyond the first `most`, the network runs as it is. A graph
+    reads the weights where they were when it was recorded: wrap last, after loading, `.to()` and the switch to the
+    deploy form.
+
+    Args:
+        network (nn.Module): In evaluation mode; maps (N, C, H, W) to a tuple of tensors.
+        most (int): Graphs to keep, each with buffers of its own. Defaults to 8.
+    """
+
+    def __init__(self, network: nn.Module, most: int = 8) -> None:
+        super().__init__()
+        self.network = network
+        self.most = most
+        self._graphs = {}
+
+    def __getstate__(self) -> dict:
+        return dict(super().__getstate__(), _graphs={})
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if not self._can_replay(x):
+            return self.network(x)
+        autocast = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else None
+        key = (x.shape, x.stride(), x.dtype, x.device, autocast)
+        if key not in self._graphs:
+            if len(self._graphs) >= self.most:
+                return self.network(x)
+            self._graphs[key] = self._recorded(x)
+        graph, images, outputs = self._graphs[key]
+        images.copy_(x)
+        graph.replay()
+        return tuple(output.clone() for output in outputs)  # the next replay writes over them
+
+    def _can_replay(self, x: Tensor) -> bool:
+        return x.is_cuda and not torch.is_grad_enabled() and not torch.cuda.is_current_stream_capturing()
+
+    def _recorded(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
+        images, stream = x.clone(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries choose their kernels before the recording
+            for _ in range(3):
+                self.network(images)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # without autocast's cache of cast weights, which would be freed under the graph
+        autocast = dict(dtype=torch.get_autocast_dtype('cuda'), enabled=torch.is_autocast_enabled('cuda'))
+        with torch.autocast('cuda', **autocast, cache_enabled=False), torch.cuda.graph(graph):
+            outputs = self.network(images)
+        return graph, images, outputs

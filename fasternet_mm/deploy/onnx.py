@@ -1,0 +1,135 @@
+"""A network as one ONNX file, and the proof that others compute from it what PyTorch computes."""
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+OPSET = 18
+_TOLERANCE = 1e-4
+_EXTRAS = dict(onnx='onnx', onnxscript='onnx', onnxruntime='onnx', openvino='openvino')
+
+
+def require_packages(*names: str) -> None:
+    """Raise UserError that says how to install what is missing of `names`."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"{name} is not installed: pip install 'fasternet_mm[{_EXTRAS[name]}]', or pip install {name}"
+            )
+
+
+def to_onnx(
+    network: nn.Module, images: Tensor, outputs: Sequence[str], dynamic: bool = False, metadata: dict | None = None
+) -> bytes:
+    """Export a network.
+
+    Args:
+        network (nn.Module): In evaluation mode, fp32, on the CPU; maps images to a tensor or a tuple of tensors.
+        images (Tensor): (N, 3, H, W), an example; the input of the file is called ``images``.
+        outputs (Sequence[str]): Names of the outputs.
+        dynamic (bool): Whether N, H and W may change. Defaults to False.
+        metadata (dict, optional): JSON values to keep in the file.
+
+    Returns:
+        bytes: The file, checked by onnx.
+
+    Raises:
+        UserError: If onnx or onnxscript is missing.
+    """
+    require_packages('onnx', 'onnxscript')
+    import onnx
+
+    dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height'), 3: torch.export.Dim('width')}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network, (images,), dynamo=True, opset_version=OPSET, verbose=False, input_names=['images'],
+            output_names=list(outputs), dynamic_shapes=(dims,) if dynamic else None,
+        )  # fmt: skip
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # lines of our source code
+    for name, value in (metadata or {}).items():
+        model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+@contextmanager
+def _quiet():
+    """The exporter speaks of its own insides."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def onnxruntime_session(file: bytes) -> Callable[[Tensor], list[Tensor]]:
+    """ONNX Runtime on the CPU, with as many threads as torch uses.
+
+    Raises:
+        UserError: If onnxruntime is missing.
+    """
+    require_packages('onnxruntime')
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+    return lambda images: [torch.from_numpy(out) for out in session.run(None, {'images': images.numpy()})]
+
+
+def openvino_session(file: bytes, precision: str = 'f32') -> Callable[[Tensor], list[Tensor]]:
+    """OpenVINO on the CPU, with as many threads as torch uses.
+
+    Args:
+        file (bytes): Of :func:`to_onnx`.
+        precision (str): 'f32' or 'bf16', in which it computes; inputs and outputs are fp32.
+
+    Raises:
+        UserError: If openvino is missing.
+    """
+    require_packages('openvino')
+    import openvino
+
+    settings = {
+        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        'INFERENCE_PRECISION_HINT': precision,
+        'PERFORMANCE_HINT': 'LATENCY',
+    }
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(file), 'CPU', settings)
+    return lambda images: [torch.from_numpy(out.copy()) for out in compiled(images.numpy()).values()]
+
+
+def require_equal(
+    runtime: str, call: Callable[[Tensor], Sequence[Tensor]], network: nn.Module, images: Tensor
+) -> float:
+    """The largest relative difference of any output of `call` from the network's.
+
+    Raises:
+        UserError: If it is above 1e-4.
+    """
+    with torch.no_grad():
+        want = network(images)
+    pairs = zip(call(images), [want] if isinstance(want, Tensor) else want, strict=True)
+    difference = max(float((got - wanted).norm() / wanted.norm()) for got, wanted in pairs)
+    if not difference < _TOLERANCE:
+        shape = 'x'.join(map(str, images.shape))
+        raise UserError(
+            f'{runtime} computes something else from the file than PyTorch: {difference:.2g} relative at {shape} '
+            f'(at most {_TOLERANCE:g} is accepted), so it is not written'
+        )
+    return difference

@@ -1,0 +1,196 @@
+"""The parts of a FasterNet in its deploy form: BN folded, bias, activation and residual inside the convolutions."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import is_compiling
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import UserError
+
+_ACTIVATIONS = {nn.ReLU: 'relu', nn.GELU: 'gelu'}
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+_ONEDNN_DTYPES = (torch.float32,)
+if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _ONEDNN_DTYPES += (torch.bfloat16,)
+
+
+def library_for(x: Tensor) -> str | None:
+    """What can convolve `x` with an epilogue: 'oneDNN', by the operators that inductor calls, 'cuBLASLt', or nothing.
+
+    Neither knows gradients, and a graph that is traced or exported should hold ordinary operators.
+    """
+    if is_compiling() or torch.jit.is_tracing() or not x.numel() or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    if x.device.type == 'cpu':
+        return 'oneDNN' if _ONEDNN and _compute_dtype(x) in _ONEDNN_DTYPES else None
+    return 'cuBLASLt' if x.is_cuda else None
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """What a convolution computes in: autocast's dtype, or the input's own."""
+    kind = x.device.type
+    if hasattr(torch, 'get_autocast_dtype'):  # from 2.4 on
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if kind == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
+
+
+class FusedConv2d(nn.Conv2d):
+    """A convolution that adds its bias, applies its activation or adds a residual before its output is written.
+
+    On a CPU by oneDNN, whose own order of the weights is made once instead of in every call and kept beside them; a
+    pointwise one on CUDA by cuBLASLt. Elsewhere, and where gradients are wanted, by ordinary operators. For inference.
+
+    Args:
+        conv (nn.Conv2d): Its weights are taken over, not copied.
+        activation (nn.Module, optional): Applied to the output.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None = None) -> None:
+        super().__init__(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+            conv.groups, conv.bias is not None, conv.padding_mode, device='meta',
+        )  # fmt: skip
+        self.weight, self.bias = conv.weight, conv.bias
+        self.activation = nn.Identity() if activation is None else activation
+        exact = getattr(activation, 'approximate', 'none') == 'none'  # GELU by erf
+        self._epilogue = _ACTIVATIONS.get(type(activation)) if exact else None
+        self._takes_residual = activation is None
+        self._pads_zeros = self.padding_mode == 'zeros' and not isinstance(self.padding, str)
+        self._is_product = self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        self._prepared = None
+
+    def __getstate__(self) -> dict:
+        return dict(super().__getstate__(), _prepared=None)  # oneDNN's tensors cannot be pickled
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Convolve, activate, and add `residual`, which may be overwritten."""
+        library = library_for(x)
+        if library == 'oneDNN' and self._pads_zeros:
+            return self._by_onednn(x, residual)
+        if library == 'cuBLASLt' and self._is_product and x.is_contiguous(memory_format=torch.channels_last):
+            return self._by_product(x, residual)
+        out = self.activation(super().forward(x))
+        return out if residual is None else residual + out
+
+    def _by_onednn(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        weight, bias = self._weights_for(x, self._in_onednns_order)
+        x = x.to(_compute_dtype(x))
+        geometry = (self.padding, self.stride, self.dilation, self.groups)
+        if residual is not None and self._takes_residual and residual.dtype == x.dtype:
+            add = torch.ops.mkldnn._convolution_pointwise_
+            return add(residual, x, weight, bias, *geometry, 'add', 1.0, None, [], '')
+        convolve, algorithm = torch.ops.mkldnn._convolution_pointwise, 'none' if self._epilogue == 'gelu' else ''
+        out = convolve(x, weight, bias, *geometry, self._epilogue or 'none', [], algorithm)
+        out = out if self._epilogue else self.activation(out)
+        return out if residual is None else residual + out
+
+    def _in_onednns_order(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+        return reorder(weight.to_mkldnn(), self.padding, self.stride, self.dilation, self.groups, list(shape))
+
+    def _by_product(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        """A pointwise convolution as a matrix product, which adds the bias and applies ReLU, or adds the residual."""
+        weight, bias = self._weights_for(x, lambda weight, _: weight.flatten(1).t())
+        rows = _rows(x.to(weight.dtype))
+        if residual is not None and self._takes_residual and bias is None and residual.dtype == rows.dtype:
+            out, residual = _rows(residual).addmm_(rows, weight), None
+        elif bias is not None and self._epilogue == 'relu':
+            out = torch._addmm_activation(bias, rows, weight)
+        else:  # cuBLASLt's GELU is the approximate one
+            out = self.activation(rows @ weight if bias is None else torch.addmm(bias, rows, weight))
+        out = out.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return out if residual is None else residual + out
+
+    def _weights_for(self, x: Tensor, prepare: Callable) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as a library wants them, prepared again whenever they have changed."""
+        dtype = _compute_dtype(x)
+        parts = [part for part in (self.weight, self.bias) if part is not None]
+        key = (dtype, *((part.data_ptr(), None if part.is_inference() else part._version) for part in parts))
+        if self._prepared is None or self._prepared[0] != key:
+            weight = prepare(self.weight.detach().to(dtype), x.shape)
+            self._prepared = key, weight, None if self.bias is None else self.bias.detach().to(dtype)
+        return self._prepared[1:]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A map as a matrix of one row a pixel; no copy in channels-last order."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+class DeployedBlock(nn.Module):
+    """A FasterNetBlock in evaluation: three convolutions.
+
+    Args:
+        block (FasterNetBlock): Its weights are folded; it is of no use afterwards.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        expand, norm, activation, reduce = block.mlp
+        self.spatial_mixing = block.spatial_mixing
+        self.spatial_mixing.partial_conv3 = FusedConv2d(block.spatial_mixing.partial_conv3)
+        if block.layer_scale is not None:
+            reduce.weight.data *= block.layer_scale.data.view(-1, 1, 1, 1)
+        # the names of the trained form, so that what reads them reads both
+        self.mlp = nn.ModuleDict({'0': FusedConv2d(fold(expand, norm), activation), '3': FusedConv2d(reduce)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Writes its output over `x` where it can: within a stage nothing else reads it."""
+        return self.mlp['3'](self.mlp['0'](self._mixed(x)), residual=x)
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        if library_for(x) != 'oneDNN':
+            return self.spatial_mixing(x)
+        convolved = self.spatial_mixing.partial_conv3(x[:, : self.spatial_mixing.conv_channels])
+        mixed = x.to(convolved.dtype, copy=True)  # on a CPU twice as fast as torch.cat
+        mixed[:, : self.spatial_mixing.conv_channels] = convolved
+        return mixed
+
+
+class DeployedStem(nn.Module):
+    """The stem in evaluation: one convolution, in channels-last order where convolutions with an epilogue want it.
+
+    Args:
+        stem (Embedding): Its weights are folded.
+    """
+
+    def __init__(self, stem: nn.Module) -> None:
+        super().__init__()
+        self.proj = FusedConv2d(fold(stem.proj, stem.norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if library_for(x) is not None:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.proj(x)
+
+
+def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """`conv` with the BN after it in its weights and bias, in place."""
+    scale, shift = affine(norm)
+    bias = 0 if conv.bias is None else conv.bias.data.double() * scale
+    conv.weight.data = (conv.weight.data.double() * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
+    conv.bias = nn.Parameter((shift + bias).to(conv.weight.dtype))
+    return conv
+
+
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a BN in evaluation multiplies by and adds, one of each a channel, in double precision."""
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.data.double()
+    shift = -norm.running_mean.double() * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.data.double()
+
+
+def require_foldable(name: str, norm: nn.Module) -> None:
+    """Raise UserError unless `norm` is a BN with statistics."""
+    what = f'{name} is {type(norm).__name__}'
+    if isinstance(norm, nn.SyncBatchNorm):
+        raise UserError(f'{what}: convert it first, by mmengine.model.revert_sync_batchnorm(model)')
+    if not isinstance(norm, _BatchNorm):
+        raise UserError(f'{what}, which cannot be folded into a convolution: only BN can; evaluate the trained form')
+    if norm.running_mean is None:
+        raise UserError(f'{what} without running statistics, which cannot be folded into a convolution')

@@ -1,0 +1,23 @@
+"""Networks as training leaves them, and how far their outputs are from each other."""
+
+import torch
+from torch import nn
+
+
+def settled(model: nn.Module, seed: int = 0) -> nn.Module:
+    """`model` in evaluation mode with weights and statistics as training leaves them: none of them 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0, module.weight[0].numel() ** -0.5, generator=generator)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor in (module.running_var, module.weight):
+                nn.init.uniform_(tensor, 0.5, 1.5, generator=generator)
+            for tensor in (module.running_mean, module.bias):
+                nn.init.normal_(tensor, 0, 0.1, generator=generator)
+    return model.eval()
+
+
+def off(got, want) -> float:
+    """The largest relative difference of any tensor."""
+    return max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(got, want, strict=True))

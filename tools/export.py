@@ -1,0 +1,50 @@
+"""Export a trained FasterNet as one ONNX file, in its deploy form, checked against PyTorch."""
+
+import argparse
+from pathlib import Path
+
+import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
+
+# isort: split
+from fasternet_mm.checkpoint import require_source
+from fasternet_mm.deploy import PARTS, export_onnx, require_packages
+from fasternet_mm.engine.cli import add_cfg_options, command_line, load_config
+from fasternet_mm.errors import UserError
+from fasternet_mm.report import from_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of an mmpretrain classifier or an mmdet detector with a FasterNet')
+    parser.add_argument('checkpoint', nargs='?', help='file, URL or name; random weights without it')
+    parser.add_argument('--out', required=True, metavar='FILE.onnx')
+    parser.add_argument('--what', choices=PARTS, help='(default: classifier, or backbone+neck of a detector)')
+    parser.add_argument(
+        '--shape', type=int, nargs=2, metavar=('H', 'W'), help='(default: 224 224, or 800 1280 for detectors)'
+    )
+    parser.add_argument('--dynamic', action='store_true', help='let batch, height and width change')
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    out = Path(args.out)
+    if out.exists():
+        raise UserError(f'--out {out} exists; remove it or choose another name')
+    if args.shape and min(args.shape) < 32:
+        raise UserError(f'--shape must be at least 32, but is {args.shape[0]} {args.shape[1]}')
+    require_packages('onnx', 'onnxscript', 'onnxruntime')
+    cfg = load_config(args.config, args.cfg_options)
+    if args.checkpoint:
+        require_source(args.checkpoint)
+    subject = from_config(cfg, args.config, args.checkpoint)
+    detector = subject.kind == 'detector'
+    part = args.what or ('backbone+neck' if detector else 'classifier')
+    shape = tuple(args.shape or ((800, 1280) if detector else (224, 224)))
+    export_onnx(subject.model, cfg, args.config, args.checkpoint, out, part, shape, args.dynamic)
+
+
+if __name__ == '__main__':
+    with command_line():
+        main()
