@@ -91,12 +91,12 @@ def onnxruntime_session(file: bytes) -> Callable[[Tensor], list[Tensor]]:
     return lambda images: [torch.from_numpy(out) for out in session.run(None, {'images': images.numpy()})]
 
 
-def openvino_session(file: bytes, precision: str = 'f32') -> Callable[[Tensor], list[Tensor]]:
+def openvino_session(file: bytes, precision: str = 'fp32') -> Callable[[Tensor], list[Tensor]]:
     """OpenVINO on the CPU, with as many threads as torch uses.
 
     Args:
         file (bytes): Of :func:`to_onnx`.
-        precision (str): 'f32' or 'bf16', in which it computes; inputs and outputs are fp32.
+        precision (str): 'fp32' or 'bf16', in which it computes; inputs and outputs are fp32.
 
     Raises:
         UserError: If openvino is missing.
@@ -106,7 +106,7 @@ def openvino_session(file: bytes, precision: str = 'f32') -> Callable[[Tensor], 
 
     settings = {
         'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        'INFERENCE_PRECISION_HINT': precision,
+        'INFERENCE_PRECISION_HINT': dict(fp32='f32', bf16='bf16')[precision],
         'PERFORMANCE_HINT': 'LATENCY',
     }
     core = openvino.Core()

@@ -14,24 +14,31 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_c
 _ONEDNN_DTYPES = (torch.float32,)
 if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     _ONEDNN_DTYPES += (torch.bfloat16,)
+_KNOWS_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on
 
 
-def library_for(x: Tensor) -> str | None:
-    """What can convolve `x` with an epilogue: 'oneDNN', by the operators that inductor calls, 'cuBLASLt', or nothing.
-
-    Neither knows gradients, and a graph that is traced or exported should hold ordinary operators.
-    """
-    if is_compiling() or torch.jit.is_tracing() or not x.numel() or (x.requires_grad and torch.is_grad_enabled()):
+def onednn_dtype(x: Tensor) -> torch.dtype | None:
+    """In what dtype oneDNN convolves `x` with an epilogue, by inductor's operators; None where it does not."""
+    if not _ONEDNN or x.device.type != 'cpu' or _needs_ordinary_operators(x):
         return None
-    if x.device.type == 'cpu':
-        return 'oneDNN' if _ONEDNN and _compute_dtype(x) in _ONEDNN_DTYPES else None
-    return 'cuBLASLt' if x.is_cuda else None
+    dtype = _compute_dtype(x)
+    return dtype if dtype in _ONEDNN_DTYPES else None
+
+
+def takes_cublaslt(x: Tensor) -> bool:
+    """Whether pointwise convolutions of `x` are matrix products with an epilogue."""
+    return x.is_cuda and not _needs_ordinary_operators(x) and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _needs_ordinary_operators(x: Tensor) -> bool:
+    """Gradients, and graphs that are traced or exported."""
+    return (x.requires_grad and torch.is_grad_enabled()) or is_compiling() or torch.jit.is_tracing() or not x.numel()
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """What a convolution computes in: autocast's dtype, or the input's own."""
     kind = x.device.type
-    if hasattr(torch, 'get_autocast_dtype'):  # from 2.4 on
+    if _KNOWS_AUTOCAST_BY_DEVICE:
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     if kind == 'cpu':
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
@@ -59,6 +66,9 @@ class FusedConv2d(nn.Conv2d):
         exact = getattr(activation, 'approximate', 'none') == 'none'  # GELU by erf
         self._epilogue = _ACTIVATIONS.get(type(activation)) if exact else None
         self._takes_residual = activation is None
+        # what oneDNN's operators take
+        self._geometry = self.padding, self.stride, self.dilation, self.groups
+        self._attributes = self._epilogue or 'none', [], 'none' if self._epilogue == 'gelu' else ''
         self._pads_zeros = self.padding_mode == 'zeros' and not isinstance(self.padding, str)
         self._is_product = self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
         self._prepared = None
@@ -68,35 +78,34 @@ class FusedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Convolve, activate, and add `residual`, which may be overwritten."""
-        library = library_for(x)
-        if library == 'oneDNN' and self._pads_zeros:
-            return self._by_onednn(x, residual)
-        if library == 'cuBLASLt' and self._is_product and x.is_contiguous(memory_format=torch.channels_last):
-            return self._by_product(x, residual)
+        dtype = onednn_dtype(x) if self._pads_zeros else None
+        if dtype is not None:
+            return self.by_onednn(x, dtype, residual)
+        if self._is_product and takes_cublaslt(x):
+            return self._by_product(x, _compute_dtype(x), residual)
         out = self.activation(super().forward(x))
         return out if residual is None else residual + out
 
-    def _by_onednn(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        weight, bias = self._weights_for(x, self._in_onednns_order)
-        x = x.to(_compute_dtype(x))
-        geometry = (self.padding, self.stride, self.dilation, self.groups)
-        if residual is not None and self._takes_residual and residual.dtype == x.dtype:
-            add = torch.ops.mkldnn._convolution_pointwise_
-            return add(residual, x, weight, bias, *geometry, 'add', 1.0, None, [], '')
-        convolve, algorithm = torch.ops.mkldnn._convolution_pointwise, 'none' if self._epilogue == 'gelu' else ''
-        out = convolve(x, weight, bias, *geometry, self._epilogue or 'none', [], algorithm)
+    def by_onednn(self, x: Tensor, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        """`forward`, where :func:`onednn_dtype` has given `dtype`."""
+        weight, bias = self._weights_for(x, dtype, self._in_onednns_order)
+        if x.dtype != dtype:
+            x = x.to(dtype)
+        if residual is not None and self._takes_residual and residual.dtype == dtype:
+            add = torch.ops.mkldnn._convolution_pointwise_.binary
+            return add(residual, x, weight, bias, *self._geometry, 'add', 1.0, None, [], '')
+        out = torch.ops.mkldnn._convolution_pointwise.default(x, weight, bias, *self._geometry, *self._attributes)
         out = out if self._epilogue else self.activation(out)
         return out if residual is None else residual + out
 
     def _in_onednns_order(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
-        return reorder(weight.to_mkldnn(), self.padding, self.stride, self.dilation, self.groups, list(shape))
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry, list(shape))
 
-    def _by_product(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def _by_product(self, x: Tensor, dtype: torch.dtype, residual: Tensor | None) -> Tensor:
         """A pointwise convolution as a matrix product, which adds the bias and applies ReLU, or adds the residual."""
-        weight, bias = self._weights_for(x, lambda weight, _: weight.flatten(1).t())
-        rows = _rows(x.to(weight.dtype))
-        if residual is not None and self._takes_residual and bias is None and residual.dtype == rows.dtype:
+        weight, bias = self._weights_for(x, dtype, lambda weight, _: weight.flatten(1).t())
+        rows = _rows(x.to(dtype))
+        if residual is not None and self._takes_residual and bias is None and residual.dtype == dtype:
             out, residual = _rows(residual).addmm_(rows, weight), None
         elif bias is not None and self._epilogue == 'relu':
             out = torch._addmm_activation(bias, rows, weight)
@@ -105,15 +114,18 @@ class FusedConv2d(nn.Conv2d):
         out = out.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
         return out if residual is None else residual + out
 
-    def _weights_for(self, x: Tensor, prepare: Callable) -> tuple[Tensor, Tensor | None]:
+    def _weights_for(self, x: Tensor, dtype: torch.dtype, prepare: Callable) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as a library wants them, prepared again whenever they have changed."""
-        dtype = _compute_dtype(x)
-        parts = [part for part in (self.weight, self.bias) if part is not None]
-        key = (dtype, *((part.data_ptr(), None if part.is_inference() else part._version) for part in parts))
+        key = dtype, _state(self.weight), _state(self.bias)
         if self._prepared is None or self._prepared[0] != key:
             weight = prepare(self.weight.detach().to(dtype), x.shape)
-            self._prepared = key, weight, None if self.bias is None else self.bias.detach().to(dtype)
-        return self._prepared[1:]
+            self._prepared = key, (weight, None if self.bias is None else self.bias.detach().to(dtype))
+        return self._prepared[1]
+
+
+def _state(parameter: Tensor | None) -> tuple[int, int] | None:
+    """What changes with a parameter's values; tensors made in inference mode have no versions."""
+    return parameter if parameter is None else (parameter.data_ptr(), parameter.is_inference() or parameter._version)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -140,15 +152,13 @@ class DeployedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Writes its output over `x` where it can: within a stage nothing else reads it."""
-        return self.mlp['3'](self.mlp['0'](self._mixed(x)), residual=x)
-
-    def _mixed(self, x: Tensor) -> Tensor:
-        if library_for(x) != 'oneDNN':
-            return self.spatial_mixing(x)
-        convolved = self.spatial_mixing.partial_conv3(x[:, : self.spatial_mixing.conv_channels])
-        mixed = x.to(convolved.dtype, copy=True)  # on a CPU twice as fast as torch.cat
-        mixed[:, : self.spatial_mixing.conv_channels] = convolved
-        return mixed
+        expand, reduce, dtype = self.mlp['0'], self.mlp['3'], onednn_dtype(x)
+        if dtype is None:
+            return reduce(expand(self.spatial_mixing(x)), x)
+        convolved = slice(self.spatial_mixing.conv_channels)
+        mixed = x.to(dtype, copy=True)  # on a CPU faster than torch.cat
+        mixed[:, convolved] = self.spatial_mixing.partial_conv3.by_onednn(x[:, convolved], dtype)
+        return reduce.by_onednn(expand.by_onednn(mixed, dtype), dtype, x)
 
 
 class DeployedStem(nn.Module):
@@ -163,7 +173,7 @@ class DeployedStem(nn.Module):
         self.proj = FusedConv2d(fold(stem.proj, stem.norm))
 
     def forward(self, x: Tensor) -> Tensor:
-        if library_for(x) is not None:
+        if x.is_cuda or onednn_dtype(x) is not None:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.proj(x)
 

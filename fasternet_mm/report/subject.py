@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor.config
 from mmcv.cnn import fuse_conv_bn
 from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
 from mmdet.structures import DetDataSample
@@ -34,7 +35,6 @@ DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
 _TOLERANCE = dict(fp32=1e-2, fp16=5e-2, bf16=1e-1)
 _IMAGES = 8
-_COMPILING = dict(freezing=True)  # weights are constants: inductor folds BN into them and orders them once
 
 
 @dataclass(eq=False)
@@ -106,16 +106,24 @@ def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
     return Subject(Path(config).stem, kind, model.eval(), cfg, config, checkpoint, published_for(config), labels=labels)
 
 
-class _Timm(nn.Module):
-    """A classifier of timm, whose parts before the head are its backbone where timm makes features of them."""
+class _TimmFeatures(nn.Module):
+    """What a classifier of timm computes before its head."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
-        import timm
+        self.classifier = classifier
 
-        self.classifier = timm.create_model(name, pretrained=False)
-        if getattr(self.classifier, 'feature_info', None):
-            self.backbone = timm.models.FeatureListNet(self.classifier, out_indices=(0, 1, 2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.forward_features(images)
+
+
+class _Timm(nn.Module):
+    """A classifier of timm that has a ``backbone``, as mm's have; both are the same modules."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.backbone = _TimmFeatures(classifier)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(images)
@@ -137,7 +145,13 @@ def from_timm(source: str) -> Subject:
 
     if not timm.is_model(name):
         raise UserError(f'{source}: timm {timm.__version__} has no model {name!r}; timm.list_models() names them')
-    return Subject(f'timm {name}', 'classifier', _Timm(name).eval(), config=source, labels=['random weights'])
+    return Subject(
+        f'timm {name}',
+        'classifier',
+        _Timm(timm.create_model(name, pretrained=False)).eval(),
+        config=source,
+        labels=['random weights'],
+    )
 
 
 @dataclass
@@ -213,7 +227,9 @@ class Case:
         network, images = network.to(dtype), images.to(self.device, dtype)
         if self.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        return torch.compile(network, options=_COMPILING) if self.mode == 'compile' else network, images, labels
+        if self.mode == 'compile':
+            compiled(network)
+        return network, images, labels
 
     def training(self) -> Callable:
         """One training step of a classifier: forward, backward, AdamW; half precision is autocast.
@@ -341,11 +357,17 @@ def half(device: torch.device, dtype: str) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != 'fp32')
 
 
+def compiled(module: nn.Module) -> None:
+    """Compile a module where it is, at its best: with weights frozen, inductor folds BN and orders weights once."""
+    torch._inductor.config.freezing = True  # also read while tracing, which is why it is no option of compile()
+    module.compile()
+
+
 def compile_parts(model: nn.Module) -> None:
     """Compile backbone and neck where they are; the heads' shapes change with what is found."""
     for name in ('backbone', 'neck'):
         if getattr(model, name, None) is not None:
-            getattr(model, name).compile(options=_COMPILING)
+            compiled(getattr(model, name))
 
 
 def raw_outputs(model: nn.Module, images: Tensor) -> list:

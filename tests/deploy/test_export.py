@@ -80,13 +80,13 @@ def test_backbone_and_neck_of_a_detector(run_tool, tiny_config, tmp_path, part, 
     assert [shape[2] // out.shape[2] for out in found][:4] == [4, 8, 16, 32]
 
 
-@pytest.mark.parametrize('precision', ['f32', 'bf16'])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 def test_openvino_computes_the_same(tiny, precision):
     pytest.importorskip('openvino')
     trained, images = settled(FasterNet(**tiny)), torch.randn(1, 3, 64, 64)
     file = to_onnx(switch_to_deploy(trained), images, ['c2', 'c3', 'c4', 'c5'])
     with torch.no_grad():
-        assert off(openvino_session(file, precision)(images), trained(images)) < (1e-4 if precision == 'f32' else 3e-2)
+        assert off(openvino_session(file, precision)(images), trained(images)) < (1e-4 if precision == 'fp32' else 3e-2)
 
 
 def test_a_runtime_that_computes_something_else_writes_nothing(classifier, tmp_path, monkeypatch):

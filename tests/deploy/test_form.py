@@ -204,13 +204,15 @@ def test_the_products_for_cuda(act, dtype, monkeypatch):
     """The path that only CUDA takes, on a CPU: the same operators exist here."""
     arch = dict(embed_dims=8, depths=(1, 1, 2, 1), act_cfg=dict(type=act))
     trained, images = settled(FasterNet(arch, layer_scale_init_value=0.5)), torch.randn(2, 3, 64, 96)
-    monkeypatch.setattr(deployed, 'library_for', lambda x: 'cuBLASLt')
+    monkeypatch.setattr(deployed, '_ONEDNN', False)
+    monkeypatch.setattr(deployed, 'takes_cublaslt', lambda x: x.is_contiguous(memory_format=torch.channels_last))
     model = switch_to_deploy(copy.deepcopy(trained))
     calls = []
     by_product = deployed.FusedConv2d._by_product
     monkeypatch.setattr(deployed.FusedConv2d, '_by_product', lambda *args: calls.append(1) or by_product(*args))
     with torch.inference_mode():
         want = trained(images)
+        images = images.contiguous(memory_format=torch.channels_last)  # as the stem does on CUDA
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             assert off(model(images), want) < (1e-5 if dtype == torch.float32 else 2e-2)
     assert len(calls) == 2 * 5
