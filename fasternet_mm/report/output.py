@@ -200,7 +200,7 @@ def _blocks(report: dict) -> list[_Block]:
     for kind in ACCURACIES:
         group = [model for model in models if model['kind'] == kind]
         measured = {m['scope'] for model in group for m in model['measurements']}
-        scopes = [scope for scope in (kind, 'backbone') if scope in measured] or [kind]
+        scopes = [scope for scope in (kind, 'backbone', 'training') if scope in measured] or [kind]
         blocks += [_table(group, kind, scope, scope == scopes[0]) for scope in scopes if group]
         blocks.append(_published(group, f'Published for the {kind}s'))
     evaluations = []
@@ -226,7 +226,7 @@ def _blocks(report: dict) -> list[_Block]:
 def _table(models: list[dict], kind: str, scope: str, first: bool) -> _Block:
     """The measurements in one scope. The first table of a kind has all its models, and their accuracy."""
     columns = {}
-    whole = scope == kind
+    whole = scope != 'backbone'
     pairs = []
     for model in models:
         own = [m for m in model['measurements'] if m['scope'] == scope] or ([None] if first else [])
@@ -248,7 +248,8 @@ def _table(models: list[dict], kind: str, scope: str, first: bool) -> _Block:
     of_model('MACs (G)', lambda model: _multiply_adds(model, whole))
     if whole:
         of_model('by table 4 (G)', lambda model: _scaled((model['multiply_adds'] or {}).get('table4'), 1e9))
-    title, remarks = (f'{kind.capitalize()}s' if whole else f'Backbones of the {kind}s'), []
+    titles = {kind: f'{kind.capitalize()}s', 'backbone': f'Backbones of the {kind}s', 'training': 'Training steps'}
+    title, remarks = titles[scope], []
     for key, name in _CONDITIONS.items():
         values = dict.fromkeys(_size(m[key]) if key == 'shape' else _shown(m[key]) for m in taken)
         if key == 'mode' or len(values) > 1:

@@ -83,7 +83,9 @@ def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: f
 
 
 def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> list[Samples]:
-    """Time several things side by side: one call of each in turn (A B A B), so that drift hits all alike.
+    """Time several things side by side: one call of each in turn, so that drift hits all alike.
+
+    The order is drawn anew for each turn, for what runs after something that fills caches or memory is slower.
 
     Args:
         calls (Sequence[Callable]): What to time, given the number of the turn: the same work for all in one turn.
@@ -98,6 +100,7 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
         MeasurementError: If a call raises, from what it raised.
     """
     samples = [Samples() for _ in calls]
+    orders = np.random.default_rng(0)
 
     def enough(one: Samples) -> bool:
         return len(one.wall) >= limits.repeats and sum(one.wall) >= 1e3 * limits.min_seconds
@@ -107,7 +110,7 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
             samples[number].warmup = warm_up(calls[number], device, limits.warmup)
         while not all(map(enough, samples)):
             turn = len(samples[-1].wall)
-            for number in range(len(calls)):
+            for number in orders.permutation(len(calls)):
                 wall, event = timed(calls[number], turn, device)
                 samples[number].wall.append(wall)
                 if event is not None:
@@ -131,16 +134,15 @@ def summary(samples: Sequence[float], warmup: int) -> dict | None:
 
 
 def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tuple[float, tuple[float, float]]:
-    """Median of `a` over median of `b`, and its 95 % bootstrap interval.
+    """How many times as long `a` takes as `b`: the median over the turns, and its 95 % bootstrap interval.
 
-    Samples taken in turn are resampled together, so that what slowed both down cancels.
+    Calls of one turn are set against each other, so that what slowed both down cancels.
     """
     pairs = min(len(a), len(b))
-    a, b = np.asarray(a[:pairs]), np.asarray(b[:pairs])
-    picks = np.random.default_rng(0).integers(0, pairs, (resamples, pairs))
-    drawn = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
+    quotients = np.asarray(a[:pairs]) / np.asarray(b[:pairs])
+    drawn = np.median(quotients[np.random.default_rng(0).integers(0, pairs, (resamples, pairs))], axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-    return float(np.median(a) / np.median(b)), (low, high)
+    return float(np.median(quotients)), (low, high)
 
 
 def verdict(interval: tuple[float, float], pairs: int) -> str:

@@ -35,7 +35,8 @@ def clock(monkeypatch):
 
 def test_calls_take_turns(clock):
     samples = measure([clock.takes('a', 20), clock.takes('b', 40)], CPU, Limits(1.0, 0.0, 8))
-    assert ''.join(clock.log[-16:]) == 'ab' * 8
+    turns = [''.join(clock.log[-16:][i : i + 2]) for i in range(0, 16, 2)]
+    assert set(turns) == {'ab', 'ba'}  # the order is drawn
     assert [len(one.wall) for one in samples] == [8, 8]
 
 
@@ -70,7 +71,7 @@ def test_an_interrupt_carries_what_was_sampled(clock):
     with pytest.raises(KeyboardInterrupt) as interrupt:
         measure([clock.takes('a', 10), interrupted], CPU, Limits(0.0, 100.0, 100))
     a, b = interrupt.value.args[0]
-    assert (len(a.wall), len(b.wall)) == (4, 3)
+    assert len(b.wall) == 3 and len(a.wall) in (3, 4)
 
 
 def test_percentiles_are_numpys():
@@ -89,7 +90,7 @@ def test_a_ratio_beyond_the_noise_is_named(factor, noise, seed):
     a = factor * drift * (1 + noise * rng.standard_normal(60))
     b = drift * (1 + noise * rng.standard_normal(60))
     value, interval = ratio(a.tolist(), b.tolist())
-    assert value == pytest.approx(factor, rel=0.05)
+    assert value == pytest.approx(factor, rel=0.03)
     assert interval[0] <= value <= interval[1]
     assert verdict(interval, 60) == ('a is faster' if factor < 1 else 'b is faster')
 
