@@ -47,6 +47,9 @@ setup(
     ],
     extras_require={
         'lite': ['mmcv-lite>=2.1,<2.2'],
+        # torch >= 2.5 for the exporter
+        'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
+        'openvino': ['openvino'],
         'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm', 'safetensors'],
     },
     cmdclass={'build_py': BuildWithConfigs},

@@ -30,6 +30,7 @@ from fasternet_mm.report import (
     from_timm,
     load,
     new_report,
+    require_timm,
     save,
     suite,
     terminal_tables,
@@ -130,12 +131,15 @@ def pairs_of(models: list[str]) -> list[tuple[str, str | None]]:
 def subjects_of(args: argparse.Namespace) -> list[Subject]:
     pairs = []
     for path, checkpoint in pairs_of(args.models):
-        cfg = None if path.startswith('timm://') else load_config(path, args.cfg_options)
-        pairs.append((path, cfg, checkpoint))
-    for path, cfg, checkpoint in pairs:  # before anything is built
-        if cfg is None:
+        if path.startswith('timm://'):
+            require_timm(path)
             if checkpoint:
                 raise UserError(f'{path}: weights of timm are not read; its name stands without a checkpoint')
+            pairs.append((path, None, None))
+        else:
+            pairs.append((path, load_config(path, args.cfg_options), checkpoint))
+    for path, cfg, checkpoint in pairs:  # before anything is built
+        if cfg is None:
             continue
         if checkpoint:
             require_source(checkpoint)

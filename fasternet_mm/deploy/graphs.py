@@ -12,7 +12,7 @@ class CudaGraphs(nn.Module):
     deploy form.
 
     Args:
-        network (nn.Module): In evaluation mode; maps (N, C, H, W) to a tuple of tensors.
+        network (nn.Module): In evaluation mode; maps (N, C, H, W) to a tensor or a tuple of them.
         most (int): Graphs to keep, each with buffers of its own. Defaults to 8.
     """
 
@@ -25,7 +25,7 @@ class CudaGraphs(nn.Module):
     def __getstate__(self) -> dict:
         return dict(super().__getstate__(), _graphs={})
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not self._can_replay(x):
             return self.network(x)
         autocast = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else None
@@ -37,12 +37,13 @@ class CudaGraphs(nn.Module):
         graph, images, outputs = self._graphs[key]
         images.copy_(x)
         graph.replay()
-        return tuple(output.clone() for output in outputs)  # the next replay writes over them
+        # the next replay writes over them
+        return outputs.clone() if isinstance(outputs, Tensor) else tuple(output.clone() for output in outputs)
 
     def _can_replay(self, x: Tensor) -> bool:
         return x.is_cuda and not torch.is_grad_enabled() and not torch.cuda.is_current_stream_capturing()
 
-    def _recorded(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
+    def _recorded(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor | tuple[Tensor, ...]]:
         images, stream = x.clone(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their kernels before the recording

@@ -1,8 +1,10 @@
 """The parts of a FasterNet in its deploy form: BN folded, bias, activation and residual inside the convolutions."""
 
+import logging
 from collections.abc import Callable
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch._dynamo import is_compiling
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -176,6 +178,13 @@ class DeployedStem(nn.Module):
         if x.is_cuda or onednn_dtype(x) is not None:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.proj(x)
+
+
+def warn_without_onednn(device: torch.device) -> None:
+    """Log it where a CPU lacks the operators that make the deploy form fast."""
+    if device.type == 'cpu' and not _ONEDNN:
+        message = 'This PyTorch has no oneDNN: in the deploy form BN is folded, but ordinary operators run.'
+        print_log(message, 'current', logging.WARNING)
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:

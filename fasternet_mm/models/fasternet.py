@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import Layout
 from ..errors import UserError
-from .deployed import DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable
+from .deployed import DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable, warn_without_onednn
 from .fitting import check_backbone
 from .pconv import PartialConv2d
 
@@ -319,6 +319,7 @@ class FasterNet(BaseModule):
                 part.blocks = nn.Sequential(*map(DeployedBlock, part.blocks))
         self.requires_grad_(False)
         self.deployed = True
+        warn_without_onednn(self.patch_embed.proj.weight.device)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for mmpretrain's layer-wise learning rate decay.

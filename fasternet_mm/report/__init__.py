@@ -4,7 +4,7 @@ from .environment import snapshot
 from .evaluation import check_evaluation, evaluate
 from .output import compare, load, save, terminal_tables, write
 from .run import SCOPES, Options, Reporter, check_continues, new_report
-from .subject import DTYPES, MODES, Subject, from_config, from_timm
+from .subject import DTYPES, MODES, Subject, from_config, from_timm, require_timm
 from .suites import suite
 from .timing import Limits
 
@@ -24,6 +24,7 @@ __all__ = [
     'from_timm',
     'load',
     'new_report',
+    'require_timm',
     'save',
     'snapshot',
     'suite',

@@ -144,7 +144,8 @@ def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> di
 
     Returns:
         dict: ``roofline`` of a report. Two operations a multiply-add; bytes are those of input, output and weights,
-        read or written once. A residual addition and what else is in no layer is 'other'.
+        read or written once. A residual addition and what else is in no layer is 'other'. The floors are of what no
+        form can leave out: the convolutions' operations at the speed of a large product, their bytes at a copy's.
     """
     device, dtype = images.device, images.dtype
     watch, layers, sizes = _Stopwatch(device), {}, {}
@@ -181,7 +182,15 @@ def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> di
                 share=spent / total,
             )
         )
-    return dict(matmul_gflops=_matmul_gflops(device, dtype), copy_gb_per_s=_copy_gb(device, dtype), layers=rows)
+    matmul, copied = _matmul_gflops(device, dtype), _copy_gb(device, dtype)
+    needed = [sizes[name] for name, kind in layers.items() if name in sizes and kind not in ('BN', 'activation')]
+    return dict(
+        matmul_gflops=matmul,
+        copy_gb_per_s=copied,
+        arithmetic_floor_ms=sum(operations for operations, _ in needed) / matmul / 1e6,
+        memory_floor_ms=sum(moved for _, moved in needed) / copied / 1e6,
+        layers=rows,
+    )
 
 
 def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:

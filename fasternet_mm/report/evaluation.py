@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ..engine.cli import FittingCheckpointHook, build_runner, check_config
-from .subject import compile_parts, half, in_mode
+from .subject import half, in_mode
 
 
 def check_evaluation(cfg: Config) -> None:
@@ -31,8 +31,6 @@ class _ModeHook(Hook):
     def before_test_epoch(self, runner: Runner) -> None:
         self._model = runner.model
         model, _ = in_mode(self._model.eval(), self._mode, self._device, self._channels_last)
-        if self._mode == 'compile':
-            compile_parts(model)
         step = model.test_step
 
         def test_step(data):
@@ -74,7 +72,7 @@ def evaluate(
         checkpoint (str, optional): Without it, random weights are evaluated.
         folder (Path): For the runner's own logs.
         device (torch.device): Where.
-        mode, dtype (str): Of :data:`MODES` and :data:`DTYPES`; half precision is autocast.
+        mode, dtype (str): Of :data:`PLAIN_MODES` and :data:`DTYPES`; half precision is autocast.
         channels_last (bool): Memory format of the weights.
 
     Returns:

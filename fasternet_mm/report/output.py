@@ -215,6 +215,9 @@ def _blocks(report: dict) -> list[_Block]:
     blocks += [
         _Block('Comparisons', [], [[_comparison(report, c)] for c in report['comparisons']]),
         _split(models),
+        _Block(
+            'How near the backbones are to the floors', [], [[_floors(model)] for model in models if model['roofline']]
+        ),
         _Block('Evaluation', [], evaluations),
         _Block('Deviations', [], [[_Cell(f'{model["name"]}: {d}')] for model in models for d in model['deviations']]),
         _Block('Rows that no installed package builds', [], [[_missing(row)] for row in report['missing']]),
@@ -375,6 +378,25 @@ def _split(models: list[dict]) -> _Block:
         rows.append([*row, _Cell(f'{100 * split["disagreement"]:.1f} %')])
     columns = ['model', 'input', *parts, 'sum', 'whole at once', 'disagreement']
     return _Block("Where a detector's time goes, ms", columns, rows)
+
+
+def _floors(model: dict) -> _Cell:
+    """What arithmetic and memory alone would take, and how many times as long each mode takes."""
+    roofline = model['roofline']
+    arithmetic, memory = roofline['arithmetic_floor_ms'], roofline['memory_floor_ms']
+    alike = {key: roofline[key] for key in ('dtype', 'batch_size')} | {'scope': 'backbone'}
+    rows = [m for m in model['measurements'] if alike.items() <= m.items() and m['latency_ms']]
+    told = [
+        f'{m["mode"]} {number(m["latency_ms"]["p50"])} ms, {m["latency_ms"]["p50"] / max(arithmetic, memory):.2f}x the '
+        f'higher floor, at {100 * arithmetic / m["latency_ms"]["p50"]:.0f} % of the product'
+        for m in rows
+    ]
+    text = (
+        f'{model["name"]}, {roofline["dtype"]}, batch {roofline["batch_size"]}: arithmetic {number(arithmetic)} ms '
+        f'(a large matrix product: {number(roofline["matmul_gflops"])} GFLOP/s), memory {number(memory)} ms '
+        f'(a copy: {number(roofline["copy_gb_per_s"])} GB/s)'
+    )
+    return _Cell('; '.join([text, *told]), model['labels'] + [label for m in rows for label in m['labels']])
 
 
 def _missing(row: dict) -> _Cell:

@@ -19,7 +19,15 @@ ACCURACIES = {
 }
 
 _ACCENT, _GREY, _INK = '#d1350f', '#868e96', '#343a40'
-_MODES = {'eager': '#3b6fb6', 'fused': '#2b9a66', 'compile': '#8e59b5'}
+_MODES = {
+    'eager': '#3b6fb6',
+    'fused': '#2b9a66',
+    'deploy': _ACCENT,
+    'graphs': '#7a5230',
+    'compile': '#8e59b5',
+    'onnxruntime': '#e8a33d',
+    'openvino': '#d66ba0',
+}
 _PARTS = {
     'preprocessing': '#adb5bd',
     'backbone': _ACCENT,
@@ -354,7 +362,7 @@ def _roofline(report: dict) -> Figure | None:
     if not drawn:
         return None
     peak, copy = roofline['matmul_gflops'], roofline['copy_gb_per_s']
-    figure = _figure(5, _caption(report, [(model, dict(roofline, batch_size=1), model['labels'])]))
+    figure = _figure(5, _caption(report, [(model, roofline, model['labels'])]))
     axis = figure.subplots()
     whole = sum(layer['ms'] for layer in roofline['layers'])
     longest = max(layer['ms'] for layer in drawn)

@@ -17,7 +17,7 @@ from .counting import count_classifier, count_detector, count_parameters
 from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
 from .output import SCHEMA
-from .subject import DTYPES, MODES, Case, Subject
+from .subject import DTYPES, MODES, PLAIN_MODES, Case, Subject
 from .suites import Row
 from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 
@@ -57,6 +57,11 @@ class Options:
             for value in values:
                 if value not in known:
                     raise UserError(f'{kind} {value!r} does not exist; choose from {", ".join(known)}')
+
+    @property
+    def plain_mode(self) -> str:
+        """The first mode, or eager where that one cannot be evaluated or taken apart."""
+        return self.modes[0] if self.modes[0] in PLAIN_MODES else 'eager'
 
     def shape_of(self, subject: Subject) -> tuple[int, int]:
         return self.shape or subject.shape or ((800, 1280) if subject.kind == 'detector' else (224, 224))
@@ -223,7 +228,7 @@ class Reporter:
             options = self._options  # accuracy stands in a model's first row, so it is of what that row measures
             entry['evaluation'] = evaluate(
                 subject.cfg, subject.checkpoint, folder / 'evaluation' / subject.name,
-                options.device, options.modes[0], options.dtypes[0], options.channels_last,
+                options.device, options.plain_mode, options.dtypes[0], options.channels_last,
             )  # fmt: skip
         if entry['evaluation'] is None:
             entry['evaluation'] = dict(metrics={}, images=0, dataset=None, labels=[], error=entry['error'])
@@ -231,7 +236,9 @@ class Reporter:
 
     def _measured(self, members: list[tuple[Subject, dict]], scope: str, batch_size: int, dtype: str) -> None:
         options, ready = self._options, []
-        if 'compile' in options.modes:  # Dynamo gives up on a function after a few compilations, silently
+        if any(
+            mode.startswith('compile') for mode in options.modes
+        ):  # Dynamo gives up on a function after a few compilations, silently
             torch._dynamo.reset()
         for subject, entry in members:
             for mode in options.modes:
@@ -319,7 +326,7 @@ class Reporter:
         shape, dtype = options.shape_of(subject), options.dtypes[0]
         if subject.kind == 'detector' and options.wants('split'):
             self._say(f'{subject.name}: splitting the time of a detection')
-            mode = options.modes[0] if options.modes[0] != 'compile' else 'eager'  # what is compiled has no parts
+            mode = options.plain_mode
             case = Case(subject, 'detector', mode, dtype, 1, shape, options.device, options.channels_last)
             with self._surviving(entry, 'its time could not be split'):
                 model, call, labels, shape = case.detector()
@@ -327,10 +334,13 @@ class Reporter:
                 entry['split']['labels'] += labels + ([] if (mode, dtype) == ('eager', 'fp32') else [f'{mode} {dtype}'])
         if _has(subject, 'backbone') and options.wants('roofline'):
             self._say(f'{subject.name}: timing its layers')
-            case = Case(subject, 'backbone', 'eager', dtype, 1, shape, options.device, options.channels_last)
+            batch_size = options.batches_of(subject)[0]
+            case = Case(subject, 'backbone', 'eager', dtype, batch_size, shape, options.device, options.channels_last)
             with self._surviving(entry, 'its layers could not be timed'):
                 network, images, _ = case.network()
-                entry['roofline'] = dict(roofline(network, images), device=str(options.device), dtype=dtype)
+                entry['roofline'] = dict(
+                    roofline(network, images), device=str(options.device), dtype=dtype, batch_size=batch_size
+                )
         _release(options.device)
         self._save(self.report)
 

@@ -24,13 +24,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoint import require_loadable
-from ..deploy import onnxruntime_session, openvino_session, switch_to_deploy, to_onnx
+from ..deploy import CudaGraphs, onnxruntime_session, openvino_session, switch_to_deploy, to_onnx
 from ..errors import UserError
 from ..models import FasterNet
 from .suites import published_for
 
-MODES = ('eager', 'fused', 'deploy', 'compile', 'onnxruntime', 'openvino')
+_COMPILERS = {
+    'compile': 'default',
+    'compile-max-autotune': 'max-autotune',
+    'compile-reduce-overhead': 'reduce-overhead',
+}
 _RUNTIMES = ('onnxruntime', 'openvino')
+MODES = ('eager', 'fused', 'deploy', 'graphs', *_COMPILERS, *_RUNTIMES)
+# those of which accuracy is measured, too, and a detector's time can be split
+PLAIN_MODES = ('eager', 'fused', 'deploy')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
 _TOLERANCE = dict(fp32=1e-2, fp16=5e-2, bf16=1e-1)
@@ -130,14 +137,17 @@ class _Timm(nn.Module):
 
 
 def from_timm(source: str) -> Subject:
-    """Build a classifier of timm with random weights.
+    """Build a classifier of timm, ``timm://NAME``, with random weights; errors as :func:`require_timm`."""
+    require_timm(source)
+    import timm
 
-    Args:
-        source (str): ``timm://NAME``.
+    name = source.removeprefix('timm://')
+    model = _Timm(timm.create_model(name, pretrained=False)).eval()
+    return Subject(f'timm {name}', 'classifier', model, config=source, labels=['random weights'])
 
-    Raises:
-        UserError: If timm is missing or has no such model.
-    """
+
+def require_timm(source: str) -> None:
+    """Raise UserError if timm is missing or does not have the model that `source`, ``timm://NAME``, names."""
     name = source.removeprefix('timm://')
     if importlib.util.find_spec('timm') is None:
         raise UserError(f'{source}: timm is not installed: pip install timm')
@@ -145,13 +155,6 @@ def from_timm(source: str) -> Subject:
 
     if not timm.is_model(name):
         raise UserError(f'{source}: timm {timm.__version__} has no model {name!r}; timm.list_models() names them')
-    return Subject(
-        f'timm {name}',
-        'classifier',
-        _Timm(timm.create_model(name, pretrained=False)).eval(),
-        config=source,
-        labels=['random weights'],
-    )
 
 
 @dataclass
@@ -227,8 +230,10 @@ class Case:
         network, images = network.to(dtype), images.to(self.device, dtype)
         if self.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        if self.mode == 'compile':
-            compiled(network)
+        if self.mode == 'graphs':
+            network = CudaGraphs(network)
+        if self.mode in _COMPILERS:
+            compiled(network, self.mode)
         return network, images, labels
 
     def training(self) -> Callable:
@@ -243,7 +248,7 @@ class Case:
             if hasattr(module, 'drop_prob'):
                 module.drop_prob = 0.0
         images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
-        images, truth = images.to(self.device), torch.zeros(self.batch_size, dtype=torch.long, device=self.device)
+        images, truth = images.to(self.device), torch.arange(self.batch_size, device=self.device)
         if self.channels_last:
             images = images.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -271,8 +276,12 @@ class Case:
         if self.mode in _RUNTIMES:
             raise UserError(f'mode {self.mode} is for backbones and classifiers, not for whole detectors')
         model, made = self._model()
-        if self.mode == 'compile':
-            compile_parts(model)
+        if self.mode == 'graphs':
+            model.backbone = CudaGraphs(model.backbone)
+        if self.mode in _COMPILERS:
+            for name in ('backbone', 'neck'):  # the heads' shapes change with what is found
+                if getattr(model, name, None) is not None:
+                    compiled(getattr(model, name), self.mode)
         batches, labels, shape = detector_batches(self.subject, self.batch_size, self.shape)
         labels = made + labels
 
@@ -328,20 +337,22 @@ def in_mode(
     model: nn.Module, mode: str, device: torch.device, channels_last: bool = False
 ) -> tuple[nn.Module, list[str]]:
     """A copy of `model`, changed as a mode says, on a device; what is to be said of it. Compiling is left out."""
+    if mode == 'graphs' and device.type != 'cuda':
+        raise UserError('mode graphs is for --device cuda')
     model, labels = copy.deepcopy(model), []
     if mode == 'fused':
         norms = _count_norms(model)
         model = fused(model)
         if _count_norms(model) == norms:
             labels.append('nothing was fused: no BN follows a convolution')
-    elif mode == 'deploy' or mode in _RUNTIMES:
+    elif mode in ('deploy', 'graphs', *_RUNTIMES):
         deployable = any(isinstance(module, FasterNet) for module in model.modules())
         if deployable:
             switch_to_deploy(model)
         elif hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):  # mmpretrain's RepVGG, say
             model.backbone.switch_to_deploy()
-        elif mode == 'deploy':
-            raise UserError('mode deploy: neither a FasterNet nor a backbone with switch_to_deploy()')
+        elif mode in ('deploy', 'graphs'):
+            raise UserError(f'mode {mode}: neither a FasterNet nor a backbone with switch_to_deploy()')
         else:
             model = fused(model)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -357,17 +368,10 @@ def half(device: torch.device, dtype: str) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != 'fp32')
 
 
-def compiled(module: nn.Module) -> None:
+def compiled(module: nn.Module, mode: str) -> None:
     """Compile a module where it is, at its best: with weights frozen, inductor folds BN and orders weights once."""
     torch._inductor.config.freezing = True  # also read while tracing, which is why it is no option of compile()
-    module.compile()
-
-
-def compile_parts(model: nn.Module) -> None:
-    """Compile backbone and neck where they are; the heads' shapes change with what is found."""
-    for name in ('backbone', 'neck'):
-        if getattr(model, name, None) is not None:
-            compiled(getattr(model, name))
+    module.compile(mode=_COMPILERS[mode])
 
 
 def raw_outputs(model: nn.Module, images: Tensor) -> list:

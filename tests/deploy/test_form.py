@@ -193,9 +193,12 @@ def test_gradients_of_the_image(tiny):
 def test_without_onednn_ordinary_operators_serve(tiny, monkeypatch):
     trained, images = settled(FasterNet(**tiny)), torch.randn(2, 3, 64, 64)
     monkeypatch.setattr(deployed, '_ONEDNN', False)
+    said = []
+    monkeypatch.setattr(deployed, 'print_log', lambda message, *_: said.append(message))
     model = switch_to_deploy(copy.deepcopy(trained))
     with torch.inference_mode():
         assert off(model(images), trained(images)) < 1e-5
+    assert len(said) == 1 and 'This PyTorch has no oneDNN' in said[0]
 
 
 @pytest.mark.parametrize('act', ['ReLU', 'GELU', 'SiLU'])

@@ -76,7 +76,10 @@ def report() -> dict:
             shape=[64, 96], parts={'backbone': 8.0, 'neck': 4.0, 'head': 7.0}, total_ms=19.0, whole_ms=20.0,
             disagreement=-0.05, labels=['parts were timed one by one'],
         ),
-        roofline=dict(matmul_gflops=1000.0, copy_gb_per_s=50.0, device='cuda:0', dtype='fp32', layers=layers),
+        roofline=dict(
+            matmul_gflops=1000.0, copy_gb_per_s=50.0, arithmetic_floor_ms=4.0, memory_floor_ms=3.0, device='cuda:0',
+            dtype='fp32', batch_size=1, layers=layers,
+        ),
     )  # fmt: skip
     other = model(
         'ResNet-Y',

@@ -10,10 +10,20 @@ from mmengine.config import Config
 
 from fasternet_mm.engine.cli import load_config
 from fasternet_mm.errors import UserError
-from fasternet_mm.report import Limits, Options, Reporter, check_continues, environment, from_config, new_report
+from fasternet_mm.report import (
+    Limits,
+    Options,
+    Reporter,
+    check_continues,
+    environment,
+    from_config,
+    from_timm,
+    new_report,
+)
 from fasternet_mm.report.breakdown import roofline
 from fasternet_mm.report.counting import count_detector, count_parameters
 from fasternet_mm.report.environment import load_labels, throttle_labels
+from fasternet_mm.report.output import markdown
 from fasternet_mm.report.subject import Subject, fused
 from fasternet_mm.report.suites import Row
 
@@ -65,6 +75,55 @@ def test_a_classifier_in_every_mode_and_dtype(classifier):
     assert report['complete'] and 'random weights' in model['labels']
 
 
+@pytest.mark.parametrize('mode', ['deploy', 'onnxruntime', 'openvino'])
+@pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
+def test_the_fast_forms_of_a_classifier(classifier, mode, dtype):
+    report = run([classifier], modes=[mode], dtypes=[dtype], batch_sizes=[1])
+    rows = report['models'][0]['measurements']
+    assert {row['scope'] for row in rows} == {'classifier', 'backbone'}
+    for row in rows:
+        if (mode, dtype) == ('onnxruntime', 'bf16'):
+            assert row['error'] == 'mode onnxruntime is for --device cpu in fp32' and row['latency_ms'] is None
+        else:
+            assert row['error'] is None and row['latency_ms']['n'] >= 2
+            assert row['difference'] < (1e-4 if dtype == 'fp32' else 5e-2)
+
+
+def test_modes_that_are_not_for_this_model_or_machine(classifier, detector):
+    timm = from_timm('timm://fasternet_t0')
+    report = run([classifier, timm], modes=['graphs', 'deploy'], batch_sizes=[1], scopes=['classifier'])
+    ours, theirs = [[row['error'] for row in model['measurements']] for model in report['models']]
+    assert ours == ['mode graphs is for --device cuda', None]
+    assert theirs[1] == 'mode deploy: neither a FasterNet nor a backbone with switch_to_deploy()'
+    (row,) = run([detector], modes=['openvino'], scopes=['detector'])['models'][0]['measurements']
+    assert row['error'] == 'mode openvino is for backbones and classifiers, not for whole detectors'
+
+
+def test_a_training_step_beside_timms(classifier):
+    timm = from_timm('timm://fasternet_t0')
+    report = run([classifier, timm], batch_sizes=[2], scopes=['training'])
+    rows = [row for model in report['models'] for row in model['measurements']]
+    assert [row['scope'] for row in rows] == ['training', 'training'] and not [row for row in rows if row['error']]
+    assert all(row['latency_ms']['n'] >= 2 and row['peak_memory_of'] == 'tensors' for row in rows)
+    # at least weights, gradients and AdamW's two states
+    assert rows[1]['peak_memory'] > 4 * 4 * sum(parameter.numel() for parameter in timm.model.parameters())
+    assert len(report['comparisons']) == 1
+    (row,) = run([classifier], modes=['deploy'], batch_sizes=[2], scopes=['training'])['models'][0]['measurements']
+    assert row['error'] == 'mode deploy cannot be trained; --scope training takes --mode eager'
+
+
+def test_the_floors_under_a_backbone(classifier):
+    report = run([classifier], modes=['eager', 'deploy'], batch_sizes=[4], scopes=['backbone', 'roofline'])
+    (model,) = report['models']
+    floors, counted = model['roofline'], model['multiply_adds']['parts']['backbone']
+    assert floors['batch_size'] == 4
+    assert floors['arithmetic_floor_ms'] == pytest.approx(4 * 2 * counted / floors['matmul_gflops'] / 1e6)
+    weights = 4 * sum(p.numel() for m in classifier.model.backbone.modules() if isinstance(m, torch.nn.Conv2d)
+                      for p in m.parameters())  # fmt: skip
+    assert floors['memory_floor_ms'] > weights / floors['copy_gb_per_s'] / 1e6
+    assert 'How near the backbones are to the floors' in markdown(report) and 'deploy ' in markdown(report)
+
+
 def test_a_detector_its_split_and_its_layers(detector):
     report = run([detector], modes=['eager', 'fused'])
     (model,) = report['models']
@@ -99,6 +158,7 @@ def test_models_of_one_run_are_compared_in_turn(classifier):
         ('other', 'classifier', 'fused'),
         ('classifier [fused]', 'classifier [eager]', 'fused'),
         ('other [fused]', 'other [eager]', 'fused'),
+        ('other [fused]', 'classifier [eager]', 'fused'),
     }
     assert all(one['interval'][0] <= one['ratio'] <= one['interval'][1] for one in report['comparisons'])
 

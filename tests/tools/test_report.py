@@ -122,7 +122,10 @@ def test_ctrl_c_before_anything_is_measured(tmp_path):
 
 
 CASES = {
-    'no such mode': (['--mode', 'fast'], "mode 'fast' does not exist; choose from eager, fused, deploy, compile"),
+    'no such mode': (
+        ['--mode', 'fast'],
+        "mode 'fast' does not exist; choose from eager, fused, deploy, graphs, compile",
+    ),
     'no such timm model': (['timm://fasternet_x'], "has no model 'fasternet_x'"),
     'no such dtype': (['--dtype', 'int8'], "dtype 'int8' does not exist; choose from fp32, fp16, bf16"),
     'no such place': (['--out', '/proc/nowhere'], '--out /proc/nowhere is not writable'),
