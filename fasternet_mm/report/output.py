@@ -213,7 +213,7 @@ def _blocks(report: dict) -> list[_Block]:
                 text = f'{model["name"]}: not evaluated: {done["error"]}'
             evaluations.append([_Cell(text, model['labels'] + done['labels'], 'error' if done['error'] else '')])
     blocks += [
-        _Block('Comparisons', [], [[_comparison(report, c)] for c in report['comparisons']]),
+        _comparisons(report),
         _split(models),
         _Block(
             'How near the backbones are to the floors', [], [[_floors(model)] for model in models if model['roofline']]
@@ -343,25 +343,32 @@ def _published(models: list[dict], title: str) -> _Block:
     return _Block(title, ['model', *columns], cells, remarks)
 
 
-def _comparison(report: dict, c: dict) -> _Cell:
-    labels = []
-    for side in (c['a'], c['b']):
-        name, _, mode = side.removesuffix(']').partition(' [')  # 'name [mode]' where two modes of a model are compared
-        alike = {key: c[key] for key in ('scope', 'dtype', 'batch_size')} | {'mode': mode or c['mode']}
-        for model in report['models']:
-            if model['name'] == name:
-                own = [m for m in model['measurements'] if alike.items() <= m.items()]
-                labels += model['labels'] + [label for m in own for label in m['labels']]
-    ratio, (low, high) = c['ratio'], c['interval']
-    mode = '' if c['a'].endswith(']') else f'{c["mode"]}, '
-    where = f'({c["scope"]}, {mode}{c["dtype"]}, batch {c["batch_size"]}; p50, 95 % interval, in turn)'
-    if c['verdict'] == 'within the noise':
-        said = f'{c["a"]} takes {ratio:.2f}x [{low:.2f}, {high:.2f}] the time of {c["b"]}: within the noise'
-    elif c['verdict'] == 'a is faster':
-        said = f'{c["a"]} is {1 / ratio:.2f}x [{1 / high:.2f}, {1 / low:.2f}] as fast as {c["b"]}'
-    else:
-        said = f'{c["b"]} is {ratio:.2f}x [{low:.2f}, {high:.2f}] as fast as {c["a"]}'
-    return _Cell(f'{said} {where}', labels)
+def _comparisons(report: dict) -> _Block:
+    """Who is how many times as fast as whom; the slower one stands second, unless they are within the noise."""
+    models = {model['name']: model for model in report['models']}
+    lines = []
+    for c in report['comparisons']:
+        names, labels = [c['a'], c['b']], []
+        for side in names:
+            name, _, mode = side.removesuffix(']').partition(' [')  # 'name [mode]' where modes are compared
+            alike = {key: c[key] for key in ('scope', 'dtype', 'batch_size')} | {'mode': mode or c['mode']}
+            if name in models:
+                own = [m for m in models[name]['measurements'] if alike.items() <= m.items()]
+                labels += models[name]['labels'] + [label for m in own for label in m['labels']]
+        low, high = c['interval']
+        speeds, noise = (1 / c['ratio'], 1 / high, 1 / low), c['verdict'] == 'within the noise'
+        if c['verdict'] == 'b is faster':
+            names, speeds = names[::-1], (c['ratio'], low, high)
+        said = '{:.2f}x [{:.2f}, {:.2f}]'.format(*speeds) + (', within the noise' if noise else '')
+        mode = '' if c['a'].endswith(']') else c['mode']
+        lines.append((names[0], said, names[1], mode, c['scope'], c['dtype'], str(c['batch_size']), labels))
+    titles = ['', 'times as fast', 'as', 'mode', 'scope', 'dtype', 'batch']
+    alike = [i for i in range(3, 7) if len({line[i] for line in lines}) == 1]
+    title = ', '.join(['Comparisons', *(f'{titles[i]} {lines[0][i]}' for i in alike if lines[0][i])])
+    shown = [i for i in range(7) if i not in alike]
+    rows = [[_Cell(line[i], line[-1] if i == 1 else []) for i in shown] for line in lines]
+    remark = 'in turn: median of the ratios of the turns, and its 95 % interval'
+    return _Block(title, [titles[i] for i in shown], rows, [remark])
 
 
 def _split(models: list[dict]) -> _Block:

@@ -83,17 +83,17 @@ def _classifier_row(name: str, entry: dict) -> Row:
         else:
             build = partial(_from_timm, _TIMM[name])
     size = 256 if name.startswith(('MobileViT', 'EdgeNeXt')) else 224
-    return Row(name, _published(name, entry), (size, size), build, reason)
+    return Row(name, _published(name, 'table 3', entry), (size, size), build, reason)
 
 
 def _detector_row(name: str, entry: dict) -> Row:
-    return Row(name, _published(name, entry), (800, 1280), _DETECTORS[name], None)
+    return Row(name, _published(name, 'table 4', entry), (800, 1280), _DETECTORS[name], None)
 
 
-def _published(name: str, entry: dict) -> dict:
+def _published(name: str, table: str, entry: dict) -> dict:
     note = next((note for prefix, note in _NOTES.items() if name.startswith(prefix)), None)
     note = dict(note=note) if note else {}
-    return dict(entry, source='quoted from the paper', hardware='RTX 2080 Ti, BN fused', **note)
+    return dict(entry, source=f'{table} of the paper (CVPR 2023)', hardware='RTX 2080 Ti, BN fused', **note)
 
 
 def _build(registry: Registry, cfg: dict) -> nn.Module:

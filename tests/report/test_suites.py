@@ -43,7 +43,7 @@ def test_rows_are_the_papers_in_its_order(table):
     assert [row.name for row in rows] == list(PAPER[table])
     for row in rows:
         figures = dict(row.published)
-        assert figures.pop('source') == 'quoted from the paper'
+        assert figures.pop('source') == f'table {table[-1]} of the paper (CVPR 2023)'
         assert figures.pop('hardware') == 'RTX 2080 Ti, BN fused'
         counted_otherwise = row.name.startswith(('MobileNetV2', 'MobileViT', 'GhostNet', 'PVT'))
         assert bool(figures.pop('note', None)) == counted_otherwise
