@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from .errors import UserError
+
 PARTIAL = '.partial'
 
 
@@ -27,6 +29,17 @@ class AtomicLocalBackend(LocalBackend):
 
     def put_text(self, obj: str, filepath, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Make `folder`, which `option` of a command line names; UserError where nothing can be written there."""
+    probe = folder / '.writable'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f'{option} is not writable ({error}); name another folder') from error
 
 
 register_backend('atomic', AtomicLocalBackend, force=True)

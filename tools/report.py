@@ -15,6 +15,7 @@ from rich.console import Console
 from fasternet_mm.checkpoint import require_source
 from fasternet_mm.engine.cli import add_cfg_options, command_line, load_config
 from fasternet_mm.errors import UserError
+from fasternet_mm.files import require_writable
 from fasternet_mm.report import (
     DTYPES,
     MODES,
@@ -86,9 +87,13 @@ def options_of(args: argparse.Namespace) -> Options:
         device = torch.device(args.device)
     except RuntimeError as error:
         raise UserError(f'--device {args.device}: expected cpu, cuda or cuda:N') from error
+    if device.type not in ('cpu', 'cuda'):
+        raise UserError(f'--device {args.device}: expected cpu, cuda or cuda:N')
     if device.type == 'cuda':
         if not torch.cuda.is_available():
             raise UserError(f'--device {args.device}: no CUDA device is available here; use --device cpu')
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise UserError(f'--device {args.device}: only {torch.cuda.device_count()} CUDA devices are here')
         torch.cuda.set_device(device)
         # fp32 means fp32: by default cuDNN rounds the factors of a convolution to TF32
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -155,21 +160,11 @@ def subjects_of(args: argparse.Namespace) -> list[Subject]:
     return subjects
 
 
-def writable(folder: str) -> Path:
-    out = Path(folder)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / '.writable').touch()
-        (out / '.writable').unlink()
-    except OSError as error:
-        raise UserError(f'--out {folder} is not writable ({error}); name another folder') from error
-    return out
-
-
 def report(args: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)  # a log is not a terminal of 80 columns
     options = options_of(args)
-    out = writable(args.out)
+    out = Path(args.out)
+    require_writable(out, f'--out {out}')
     measured = None
     if args.suite:
         rows = suite(args.suite, args.only)
@@ -202,7 +197,8 @@ def main() -> None:
         text = compare([load(path) for path in args.compare], args.compare)
         print(text)
         if args.out:
-            (writable(args.out) / 'compare.md').write_text(text)
+            require_writable(Path(args.out), f'--out {args.out}')
+            Path(args.out, 'compare.md').write_text(text)
         return
     report(args)
 

@@ -38,7 +38,8 @@ class Exported(nn.Module):
             return
         self.network = model
         if part == 'backbone+neck' and getattr(model, 'neck', None) is not None and hasattr(model.neck, 'num_outs'):
-            self.names = [f'p{model.neck.start_level + 2 + index}' for index in range(model.neck.num_outs)]
+            first = model.backbone.out_indices[model.neck.start_level] + 2
+            self.names = [f'p{first + index}' for index in range(model.neck.num_outs)]
             self.network = nn.Sequential(model.backbone, model.neck)
         elif part == 'classifier' and getattr(model, 'head', None) is not None:
             self.names = ['logits']
@@ -80,8 +81,10 @@ def export_onnx(
         UserError: If a package is missing, or a runtime computes something else; nothing is written then.
     """
     require_packages('onnx', 'onnxscript', 'onnxruntime')
-    trained = Exported(model, part)
-    network = Exported(switch_to_deploy(copy.deepcopy(model)), part)
+    trained, deployed = Exported(model, part), copy.deepcopy(model)
+    # a backbone alone keeps its output norms, which otherwise go into the neck
+    switch_to_deploy(deployed.backbone if part == 'backbone' else deployed)
+    network = Exported(deployed, part)
     say(f'exporting {part} of {config} at {shape[0]} x {shape[1]}{", dynamic" if dynamic else ""}')
     file = to_onnx(
         network, _images(2 if dynamic else 1, shape), network.names, dynamic, _metadata(cfg, config, checkpoint)

@@ -40,6 +40,8 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
             f'{type(model).__name__} is in training mode, but the deploy form is for evaluation: call eval()'
         )
     for backbone in backbones:
+        backbone.require_deployable()
+    for backbone in backbones:
         backbone.switch_to_deploy()
     for module in model.modules():
         backbone, neck = getattr(module, 'backbone', None), getattr(module, 'neck', None)
@@ -48,9 +50,14 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
     _fold_other_norms(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child) in _CONVOLUTIONS and not child._forward_hooks and not child._forward_pre_hooks:
+            if _is_plain(child):
                 setattr(module, name, FusedConv2d(child))
     return model.requires_grad_(False)
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    """Whether its weights are what it convolves with: not so in ConvWS, nor with spectral norm."""
+    return type(conv) in _CONVOLUTIONS and not conv._forward_hooks and not conv._forward_pre_hooks
 
 
 def _fold_output_norms(backbone: FasterNet, neck: nn.Module) -> None:
@@ -59,7 +66,7 @@ def _fold_output_norms(backbone: FasterNet, neck: nn.Module) -> None:
         return
     for index, lateral in zip(backbone.out_indices[neck.start_level :], neck.lateral_convs):
         norm, conv = getattr(backbone, f'norm{2 * index}'), lateral.conv
-        if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None or not _is_plain(conv):
             continue
         scale, shift = affine(norm)
         weight = conv.weight.data.double()
@@ -76,7 +83,7 @@ def _fold_other_norms(model: nn.Module) -> None:
     uses = Counter(id(module.conv) for module in modules)
     for module in modules:
         foldable = isinstance(module.norm, _BatchNorm) and module.norm.running_mean is not None
-        if foldable and module.order[:2] == ('conv', 'norm') and type(module.conv) in _CONVOLUTIONS:
+        if foldable and module.order[:2] == ('conv', 'norm') and _is_plain(module.conv):
             if uses[id(module.conv)] == 1:
                 fold(module.conv, module.norm)
                 setattr(module, module.norm_name, nn.Identity())

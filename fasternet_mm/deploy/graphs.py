@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ..models.deployed import autocast_dtype
+
 
 class CudaGraphs(nn.Module):
     """Replays a network's kernels from one CUDA graph for each shape of its input.
@@ -28,8 +30,8 @@ class CudaGraphs(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not self._can_replay(x):
             return self.network(x)
-        autocast = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else None
-        key = (x.shape, x.stride(), x.dtype, x.device, autocast)
+        inference = torch.is_inference_mode_enabled()  # its buffers cannot be written to outside
+        key = (x.shape, x.stride(), x.dtype, x.device, autocast_dtype('cuda'), inference)
         if key not in self._graphs:
             if len(self._graphs) >= self.most:
                 return self.network(x)
@@ -44,6 +46,10 @@ class CudaGraphs(nn.Module):
         return x.is_cuda and not torch.is_grad_enabled() and not torch.cuda.is_current_stream_capturing()
 
     def _recorded(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor | tuple[Tensor, ...]]:
+        with torch.cuda.device(x.device):
+            return self._record(x)
+
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor | tuple[Tensor, ...]]:
         images, stream = x.clone(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their kernels before the recording
@@ -52,7 +58,9 @@ class CudaGraphs(nn.Module):
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # without autocast's cache of cast weights, which would be freed under the graph
-        autocast = dict(dtype=torch.get_autocast_dtype('cuda'), enabled=torch.is_autocast_enabled('cuda'))
-        with torch.autocast('cuda', **autocast, cache_enabled=False), torch.cuda.graph(graph):
+        dtype = autocast_dtype('cuda')
+        autocast = torch.autocast('cuda', dtype=dtype, enabled=dtype is not None, cache_enabled=False)
+        # other threads, as those that pin memory, go on
+        with autocast, torch.cuda.graph(graph, capture_error_mode='thread_local'):
             outputs = self.network(images)
         return graph, images, outputs

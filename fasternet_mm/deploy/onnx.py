@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import torch
+from mmengine.utils import digit_version
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -42,9 +43,11 @@ def to_onnx(
         bytes: The file, checked by onnx.
 
     Raises:
-        UserError: If onnx or onnxscript is missing.
+        UserError: If onnx or onnxscript is missing, or torch is older than 2.5.
     """
     require_packages('onnx', 'onnxscript')
+    if digit_version(torch.__version__) < digit_version('2.5'):
+        raise UserError(f'exporting needs torch 2.5 or newer, and this is {torch.__version__}')
     import onnx
 
     dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height'), 3: torch.export.Dim('width')}

@@ -29,7 +29,11 @@ def onednn_dtype(x: Tensor) -> torch.dtype | None:
 
 def takes_cublaslt(x: Tensor) -> bool:
     """Whether pointwise convolutions of `x` are matrix products with an epilogue."""
-    return x.is_cuda and not _needs_ordinary_operators(x) and x.is_contiguous(memory_format=torch.channels_last)
+    if not x.is_cuda or _needs_ordinary_operators(x) or not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    # by default torch lets convolutions round to TF32, but not products
+    tf32 = torch.backends.cuda.matmul.allow_tf32 or not torch.backends.cudnn.allow_tf32
+    return tf32 or _compute_dtype(x) != torch.float32
 
 
 def _needs_ordinary_operators(x: Tensor) -> bool:
@@ -39,12 +43,16 @@ def _needs_ordinary_operators(x: Tensor) -> bool:
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """What a convolution computes in: autocast's dtype, or the input's own."""
-    kind = x.device.type
+    return autocast_dtype(x.device.type) or x.dtype
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """Autocast's dtype on a kind of device; None where it is off."""
     if _KNOWS_AUTOCAST_BY_DEVICE:
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if kind == 'cpu':
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 class FusedConv2d(nn.Conv2d):
@@ -64,6 +72,8 @@ class FusedConv2d(nn.Conv2d):
             conv.groups, conv.bias is not None, conv.padding_mode, device='meta',
         )  # fmt: skip
         self.weight, self.bias = conv.weight, conv.bias
+        # the order of the maps on CUDA; of no effect where oneDNN has its own
+        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         self.activation = nn.Identity() if activation is None else activation
         exact = getattr(activation, 'approximate', 'none') == 'none'  # GELU by erf
         self._epilogue = _ACTIVATIONS.get(type(activation)) if exact else None
@@ -73,10 +83,14 @@ class FusedConv2d(nn.Conv2d):
         self._attributes = self._epilogue or 'none', [], 'none' if self._epilogue == 'gelu' else ''
         self._pads_zeros = self.padding_mode == 'zeros' and not isinstance(self.padding, str)
         self._is_product = self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
-        self._prepared = None
+        self._prepared = {}
 
     def __getstate__(self) -> dict:
-        return dict(super().__getstate__(), _prepared=None)  # oneDNN's tensors cannot be pickled
+        return dict(super().__getstate__(), _prepared={})  # oneDNN's tensors cannot be pickled
+
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self._prepared = {}
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Convolve, activate, and add `residual`, which may be overwritten."""
@@ -117,12 +131,13 @@ class FusedConv2d(nn.Conv2d):
         return out if residual is None else residual + out
 
     def _weights_for(self, x: Tensor, dtype: torch.dtype, prepare: Callable) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as a library wants them, prepared again whenever they have changed."""
-        key = dtype, _state(self.weight), _state(self.bias)
-        if self._prepared is None or self._prepared[0] != key:
+        """Weight and bias as a library wants them; prepared again when they have changed, but by ``.data`` in place."""
+        state, prepared = (_state(self.weight), _state(self.bias)), self._prepared.get(dtype)
+        if prepared is None or prepared[0] != state:
             weight = prepare(self.weight.detach().to(dtype), x.shape)
-            self._prepared = key, (weight, None if self.bias is None else self.bias.detach().to(dtype))
-        return self._prepared[1]
+            prepared = state, (weight, None if self.bias is None else self.bias.detach().to(dtype))
+            self._prepared[dtype] = prepared
+        return prepared[1]
 
 
 def _state(parameter: Tensor | None) -> tuple[int, int] | None:
@@ -136,7 +151,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 class DeployedBlock(nn.Module):
-    """A FasterNetBlock in evaluation: three convolutions.
+    """A FasterNetBlock in evaluation: three convolutions, whose own hooks do not run where oneDNN does.
 
     Args:
         block (FasterNetBlock): Its weights are folded; it is of no use afterwards.

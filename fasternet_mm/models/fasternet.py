@@ -294,6 +294,16 @@ class FasterNet(BaseModule):
             part.eval()
             part.requires_grad_(False)
 
+    def require_deployable(self) -> None:
+        """Raise UserError in training mode, or if a norm is not BN."""
+        if self.training:
+            raise UserError('FasterNet is in training mode, but its deploy form is for evaluation: call eval() first')
+        for name, part in self.named_modules():
+            if isinstance(part, FasterNetBlock):
+                require_foldable(f'{name}.mlp.1', part.mlp[1])
+            elif isinstance(part, (Embedding, Merging)) and not self.deployed:
+                require_foldable(f'{name}.norm', part.norm)
+
     def switch_to_deploy(self) -> None:
         """Change the backbone in place to its deploy form, of equal outputs: see :mod:`fasternet_mm.deploy`.
 
@@ -304,13 +314,7 @@ class FasterNet(BaseModule):
         """
         if self.deployed:
             return
-        if self.training:
-            raise UserError('FasterNet is in training mode, but its deploy form is for evaluation: call eval() first')
-        for name, part in self.named_modules():
-            if isinstance(part, FasterNetBlock):
-                require_foldable(f'{name}.mlp.1', part.mlp[1])
-            elif isinstance(part, (Embedding, Merging)):
-                require_foldable(f'{name}.norm', part.norm)
+        self.require_deployable()
         self.patch_embed = DeployedStem(self.patch_embed)
         for part in self.stages:
             if isinstance(part, Merging):

@@ -24,7 +24,8 @@ def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
         CheckpointError: Says which tensors do not fit and what has most likely happened.
     """
     beyond = tuple(f'stages.{i}.' for i in range(len(backbone.stages), 2 * backbone.num_stages - 1))
-    norms = tuple(f'norm{2 * i}.' for i in range(backbone.num_stages))
+    # between deploy forms not: where they are absent they are in the neck
+    norms = () if backbone.deployed else tuple(f'norm{2 * i}.' for i in range(backbone.num_stages))
     own = backbone.state_dict()
 
     def optional(name: str) -> bool:

@@ -121,7 +121,7 @@ _KINDS = (
     (PartialConv2d, 'PConv'),
     (_BatchNorm, 'BN'),
     ((nn.ReLU, nn.GELU, nn.SiLU, nn.Hardswish), 'activation'),
-    (nn.Linear, 'head'),
+    (nn.Linear, 'linear'),
 )
 
 
@@ -145,8 +145,9 @@ def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> di
 
     Returns:
         dict: ``roofline`` of a report. Two operations a multiply-add; bytes are those of input, output and weights,
-        read or written once. A residual addition and what else is in no layer is 'other'. The floors are of what no
-        form can leave out: the convolutions' operations at the speed of a large product, their bytes at a copy's.
+        read or written once. A residual addition and what else is in no layer is 'other'. The floors: operations of
+        convolutions and linear layers at the speed of a large product, and their bytes at that of a copy in memory,
+        below which only caches, or layers that share a kernel, can get.
     """
     device, dtype = images.device, images.dtype
     watch, layers, sizes = _Stopwatch(device), {}, {}
@@ -161,6 +162,7 @@ def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> di
     try:
         for number in range(repeats + 2):
             watch.seconds.clear()
+            sizes.clear()
             with torch.inference_mode():
                 whole(images)
             if number >= 2:  # the first two warm up
@@ -202,7 +204,12 @@ def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:
     def wrapper(x: torch.Tensor) -> torch.Tensor:
         out = forward(x)
         weights = sum(p.numel() for p in module.parameters())
-        sizes[name] = _operations(module, out), (x.numel() + out.numel() + weights) * x.element_size()
+        share = 1.0
+        if isinstance(module, PartialConv2d):  # the other channels need not be moved
+            share = module.conv_channels / x.shape[1]
+        moved = int((share * (x.numel() + out.numel()) + weights) * x.element_size())
+        before = sizes.get(name, (0, 0))  # a module may run more than once
+        sizes[name] = before[0] + _operations(module, out), before[1] + moved
         return out
 
     return wrapper

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = 'fasternet_mm torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain timm numpy'.split()
+_PACKAGES = (
+    'fasternet_mm torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain pycocotools timm numpy onnx onnxscript '
+    'onnxruntime openvino triton'
+).split()
 _GPU_FIELDS = dict(
     driver='driver_version',
     sm_clock_mhz='clocks.sm',

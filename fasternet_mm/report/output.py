@@ -350,8 +350,12 @@ def _comparisons(report: dict) -> _Block:
     for c in report['comparisons']:
         names, labels = [c['a'], c['b']], []
         for side in names:
-            name, _, mode = side.removesuffix(']').partition(' [')  # 'name [mode]' where modes are compared
-            alike = {key: c[key] for key in ('scope', 'dtype', 'batch_size')} | {'mode': mode or c['mode']}
+            name, _, how = side.removesuffix(']').partition(
+                ' ['
+            )  # 'name [mode]' or 'name [mode dtype]' where they differ
+            alike = {key: c[key] for key in ('scope', 'mode', 'dtype', 'batch_size')} | dict(
+                zip(('mode', 'dtype'), how.split())
+            )
             if name in models:
                 own = [m for m in models[name]['measurements'] if alike.items() <= m.items()]
                 labels += models[name]['labels'] + [label for m in own for label in m['labels']]
@@ -360,8 +364,9 @@ def _comparisons(report: dict) -> _Block:
         if c['verdict'] == 'b is faster':
             names, speeds = names[::-1], (c['ratio'], low, high)
         said = '{:.2f}x [{:.2f}, {:.2f}]'.format(*speeds) + (', within the noise' if noise else '')
-        mode = '' if c['a'].endswith(']') else c['mode']
-        lines.append((names[0], said, names[1], mode, c['scope'], c['dtype'], str(c['batch_size']), labels))
+        words = len(c['a'].partition(' [')[2].split())  # what the names say need not be said again
+        mode, dtype = c['mode'] if words < 1 else '', c['dtype'] if words < 2 else ''
+        lines.append((names[0], said, names[1], mode, c['scope'], dtype, str(c['batch_size']), labels))
     titles = ['', 'times as fast', 'as', 'mode', 'scope', 'dtype', 'batch']
     alike = [i for i in range(3, 7) if len({line[i] for line in lines}) == 1]
     title = ', '.join(['Comparisons', *(f'{titles[i]} {lines[0][i]}' for i in alike if lines[0][i])])

@@ -45,7 +45,7 @@ _KINDS = {
     'stem': '#e8a33d',
     'BN': '#8e59b5',
     'activation': '#d66ba0',
-    'head': '#7a5230',
+    'linear': '#7a5230',
     'other': _GREY,
 }
 _WIDTH, _DPI, _LINE = 9.0, 120, 0.148  # of a picture in inches, and of a line of its caption
@@ -265,6 +265,8 @@ def _latency(report: dict) -> Figure | None:
     groups = {}
     for model in report['models']:
         for m in model['measurements']:
+            if (m['error'] or '').startswith(f'mode {m["mode"]}'):  # which is not for this model; the table says so
+                continue
             of = '' if m['scope'] == model['kind'] else f' of the {model["kind"]}s'
             groups.setdefault(f'{m["scope"]}s{of}', []).append((model, m))
     rows = [row for group in groups.values() for row in group]

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import importlib.util
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from .suites import Row
 from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 
 SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
+_MEM_TRACKER = 'torch.distributed._tools.mem_tracker'  # from torch 2.5 on
 # the row of each table that the others take turns with
 _REFERENCES = dict(table3='FasterNet-T2', table4='FasterNet-S')
 
@@ -107,9 +110,10 @@ class Reporter:
         self._options = options
         self._save = save
         self._say = say
+        self._load = load_labels(snapshot(options.device))  # a resumed report began at another time
 
     def run(self, subjects: Sequence[Subject], folder: Path, beside: Sequence[Subject] = ()) -> None:
-        """Measure models side by side: in each scope, dtype and batch size their calls take turns.
+        """Measure models side by side: in each scope and batch size their calls take turns.
 
         Args:
             subjects (Sequence[Subject]): The models.
@@ -126,11 +130,10 @@ class Reporter:
         for scope in ('backbone', 'classifier', 'detector', 'training'):
             here = [(s, e) for s, e in (*others, *zip(subjects, entries)) if _has(s, scope)]
             for batch_size in sorted({size for s, _ in here for size in self._options.batches_of(s)}):
-                for dtype in self._options.dtypes:
-                    members = [(s, e) for s, e in here if batch_size in self._options.batches_of(s)]
-                    if members and self._options.wants(scope):
-                        self._measured(members, scope, batch_size, dtype)
-                        self._save(self.report)
+                members = [(s, e) for s, e in here if batch_size in self._options.batches_of(s)]
+                if members and self._options.wants(scope):
+                    self._measured(members, scope, batch_size)
+                    self._save(self.report)
         for subject, entry in zip(subjects, entries):
             self._broken_down(subject, entry)
             entry['complete'] = True
@@ -180,7 +183,7 @@ class Reporter:
 
     def _described(self, subject: Subject) -> dict:
         identity = subject.identity()
-        identity['labels'] += load_labels(self.report['environment']['before'])
+        identity['labels'] += self._load
         return dict(
             identity, complete=False, error=None, parameters=count_parameters(subject.model), multiply_adds=None,
             deviations=[], evaluation=None, measurements=[], split=None, roofline=None,
@@ -230,18 +233,20 @@ class Reporter:
                 subject.cfg, subject.checkpoint, folder / 'evaluation' / subject.name,
                 options.device, options.plain_mode, options.dtypes[0], options.channels_last,
             )  # fmt: skip
+            if options.plain_mode != options.modes[0]:
+                entry['evaluation']['labels'].append(f'accuracy of {options.plain_mode}, not of {options.modes[0]}')
         if entry['evaluation'] is None:
             entry['evaluation'] = dict(metrics={}, images=0, dataset=None, labels=[], error=entry['error'])
         self._save(self.report)
 
-    def _measured(self, members: list[tuple[Subject, dict]], scope: str, batch_size: int, dtype: str) -> None:
+    def _measured(self, members: list[tuple[Subject, dict]], scope: str, batch_size: int) -> None:
         options, ready = self._options, []
         if any(
             mode.startswith('compile') for mode in options.modes
         ):  # Dynamo gives up on a function after a few compilations, silently
             torch._dynamo.reset()
         for subject, entry in members:
-            for mode in options.modes:
+            for dtype, mode in itertools.product(options.dtypes, options.modes):
                 shape = options.shape_of(subject)
                 case = Case(subject, scope, mode, dtype, batch_size, shape, options.device, options.channels_last)
                 row = dict(
@@ -254,8 +259,8 @@ class Reporter:
                 with self._reported(row, subject.name):
                     ready.append((subject, row, self._prepared(case, row)))
         while ready:
-            names = ', '.join(f'{subject.name} [{row["mode"]}]' for subject, row, _ in ready)
-            self._say(f'{scope}, {dtype}, batch {batch_size}, taking turns: {names}')
+            names = ', '.join(f'{subject.name} [{row["mode"]} {row["dtype"]}]' for subject, row, _ in ready)
+            self._say(f'{scope}, batch {batch_size}, taking turns: {names}')
             try:
                 samples = measure([call for *_, call in ready], options.device, options.limits)
                 break
@@ -283,43 +288,33 @@ class Reporter:
         row['labels'] += labels
         row['shape'] = list(case.shape)
         _release(case.device)  # what it was compared with
-        if case.scope == 'training' and case.device.type == 'cpu':
-            row['peak_memory'], row['peak_memory_of'] = peak_of_tensors(call), 'tensors'
+        if case.scope == 'training' and case.device.type == 'cpu' and importlib.util.find_spec(_MEM_TRACKER):
+            row['peak_memory'], row['peak_memory_of'] = peak_of_tensors(call, call.owners), 'tensors'
         else:
             row['peak_memory'], row['peak_memory_of'] = peak_memory(call, case.device, others)
         return call
 
     def _compared(self, rows: list[tuple[str, dict]]) -> None:
-        """Each model with the first of its mode, each mode with the first of its model, all with the first of all."""
+        """In each dtype models in one mode, and modes of one model, with the first of them; and all with the first."""
         for index, (name, row) in enumerate(rows):
-            before = rows[:index]
-            same_mode = next((other for other in before if other[1]['mode'] == row['mode']), None)
-            same_model = next((other for other in before if other[0] == name), None)
-            for other, names in (
-                (same_mode, lambda name, row: name),
-                (same_model, lambda name, row: f'{name} [{row["mode"]}]'),
-                (
-                    rows[0] if rows[0] not in (same_mode, same_model) else None,
-                    lambda name, row: f'{name} [{row["mode"]}]',
-                ),
+            alike = [(n, r) for n, r in rows[:index] if r['dtype'] == row['dtype']]
+            same_mode = next((other for other in alike if other[1]['mode'] == row['mode']), None)
+            same_model = next((other for other in alike if other[0] == name), None)
+            first = rows[0] if index and rows[0] not in (same_mode, same_model) else None
+            dtypes = bool(first) and first[1]['dtype'] != row['dtype']
+            for other, words in (
+                (same_mode, ()),
+                (same_model, ('mode',)),
+                (first, ('mode', 'dtype') if dtypes else ('mode',)),
             ):
-                if other is None or other[1] is row:
-                    continue
-                pairs = min(row['latency_ms']['n'], other[1]['latency_ms']['n'])
-                value, interval = ratio(row['latency_ms']['samples'], other[1]['latency_ms']['samples'])
-                self.report['comparisons'].append(
-                    dict(
-                        scope=row['scope'],
-                        mode=row['mode'],
-                        dtype=row['dtype'],
-                        batch_size=row['batch_size'],
-                        a=names(name, row),
-                        b=names(*other),
-                        ratio=value,
-                        interval=list(interval),
-                        verdict=verdict(interval, pairs),
+                if other is not None:
+                    times = [r['latency_ms'] for r in (row, other[1])]
+                    value, interval = ratio(*(time['samples'] for time in times))
+                    self.report['comparisons'].append(
+                        dict({key: row[key] for key in ('scope', 'mode', 'dtype', 'batch_size')},
+                             a=_named(name, row, words), b=_named(*other, words), ratio=value, interval=list(interval),
+                             verdict=verdict(interval, min(time['n'] for time in times)))
                     )  # fmt: skip
-                )
 
     def _broken_down(self, subject: Subject, entry: dict) -> None:
         options = self._options
@@ -331,7 +326,7 @@ class Reporter:
             with self._surviving(entry, 'its time could not be split'):
                 model, call, labels, shape = case.detector()
                 entry['split'] = split_detector(call, model, shape, options.device, options.limits)
-                entry['split']['labels'] += labels + ([] if (mode, dtype) == ('eager', 'fp32') else [f'{mode} {dtype}'])
+                entry['split']['labels'] += [*labels, f'{mode} {dtype}, batch 1']
         if _has(subject, 'backbone') and options.wants('roofline'):
             self._say(f'{subject.name}: timing its layers')
             batch_size = options.batches_of(subject)[0]
@@ -381,6 +376,10 @@ def _has(subject: Subject, scope: str) -> bool:
     return subject.kind == ('classifier' if scope == 'training' else scope)
 
 
+def _named(name: str, row: dict, words: Sequence[str]) -> str:
+    return f'{name} [{" ".join(row[word] for word in words)}]' if words else name
+
+
 def _gflops(published: dict) -> float | None:
     return published.get('gflops') or published.get('gflops_1280x800')
 
@@ -409,16 +408,16 @@ def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
 
 
-def peak_of_tensors(call: Callable[[int], object]) -> int:
-    """Most bytes of tensors that lived at once during one call and were not there before; a process' are less exact."""
+def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
+    """Most bytes of tensors that lived at once during one call, those of `owners` included, say weights."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
     call(0)  # the optimizer's state is made in the first step
     tracker = MemTracker()
+    tracker.track_external(*owners)
     with tracker:
         call(1)
-    peaks = tracker.get_tracker_snapshot('peak')
-    return max(sum(of.values()) for of in peaks.values())
+    return max(of['Total'] for of in tracker.get_tracker_snapshot('peak').values())
 
 
 def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:

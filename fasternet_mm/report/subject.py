@@ -1,7 +1,6 @@
 """A model made ready to be measured, from a config or from a row of the paper's tables."""
 
 import copy
-import functools
 import hashlib
 import importlib.util
 import itertools
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo
 import torch._inductor.config
 from mmcv.cnn import fuse_conv_bn
 from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
@@ -40,7 +40,7 @@ MODES = ('eager', 'fused', 'deploy', 'graphs', *_COMPILERS, *_RUNTIMES)
 PLAIN_MODES = ('eager', 'fused', 'deploy')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
-_TOLERANCE = dict(fp32=1e-2, fp16=5e-2, bf16=1e-1)
+_TOLERANCE = dict(fp32=1e-4, fp16=5e-2, bf16=1e-1)
 _IMAGES = 8
 
 
@@ -68,6 +68,7 @@ class Subject:
     published: dict | None = None
     shape: tuple[int, int] | None = None
     labels: list[str] = field(default_factory=list)
+    batches: dict = field(default_factory=dict)  # see detector_batches
 
     def identity(self) -> dict:
         """``name`` to ``labels`` of a model in a report."""
@@ -217,13 +218,11 @@ class Case:
 
         return lambda turn: call(images), lambda: _outputs(call, images, signal), labels, self.shape
 
-    def _model(self) -> tuple[nn.Module, list[str]]:
-        return in_mode(self.subject.model, self.mode, self.device, self.channels_last)
-
     def network(self) -> tuple[Callable, Tensor, list[str]]:
         """The backbone, or a whole classifier, and random images of seed 0 for it, in the case's dtype; labels."""
-        (model, labels), dtype = self._model(), DTYPES[self.dtype]
-        network = model.backbone if self.scope == 'backbone' else model
+        model, dtype = self.subject.model, DTYPES[self.dtype]
+        model = model.backbone if self.scope == 'backbone' else model
+        network, labels = in_mode(model, self.mode, self.device, self.channels_last)
         images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
         if self.mode in _RUNTIMES:
             return self._by_runtime(network, images), images, labels
@@ -243,26 +242,31 @@ class Case:
         """
         if self.mode != 'eager':
             raise UserError(f'mode {self.mode} cannot be trained; --scope training takes --mode eager')
-        model = self._model()[0].train()
+        model = in_mode(self.subject.model, self.mode, self.device, self.channels_last)[0].train()
         for module in model.modules():
             if hasattr(module, 'drop_prob'):
                 module.drop_prob = 0.0
         images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
-        images, truth = images.to(self.device), torch.arange(self.batch_size, device=self.device)
+        images = images.to(self.device)
         if self.channels_last:
             images = images.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
         def step(turn: int) -> None:
             with half(self.device, self.dtype):
-                loss = nn.functional.cross_entropy(model(images), truth)
+                logits = model(images)
+                truth = torch.arange(self.batch_size, device=self.device) % logits.shape[1]
+                loss = nn.functional.cross_entropy(logits, truth)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 
+        step.owners = model, optimizer  # of memory that was there before
         return step
 
     def _by_runtime(self, network: nn.Module, images: Tensor) -> Callable:
+        if self.channels_last:
+            raise UserError(f'mode {self.mode} has its own memory format: leave --channels-last out')
         precisions = dict(onnxruntime=('fp32',), openvino=('fp32', 'bf16'))[self.mode]
         if self.device.type != 'cpu' or self.dtype not in precisions:
             raise UserError(f'mode {self.mode} is for --device cpu in {" or ".join(precisions)}')
@@ -275,7 +279,7 @@ class Case:
         """The detector, its ``test_step`` on prepared images by turn (half: autocast), labels, and the images' size."""
         if self.mode in _RUNTIMES:
             raise UserError(f'mode {self.mode} is for backbones and classifiers, not for whole detectors')
-        model, made = self._model()
+        model, made = in_mode(self.subject.model, self.mode, self.device, self.channels_last)
         if self.mode == 'graphs':
             model.backbone = CudaGraphs(model.backbone)
         if self.mode in _COMPILERS:
@@ -292,17 +296,18 @@ class Case:
         return model, call, labels, shape
 
 
-@functools.lru_cache(maxsize=8)
 def detector_batches(
     subject: Subject, batch_size: int, shape: tuple[int, int]
 ) -> tuple[list[dict], list[str], tuple[int, int]]:
-    """Batches for ``test_step``: the first images of the config's test set, or noise where it is not here.
+    """Batches for ``test_step``: the first images of the config's test set, or noise where it is not here; kept.
 
     Returns:
         tuple[list[dict], list[str], tuple[int, int]]: Batches as a DataLoader gives them, what to say of them, and the
         largest height and width.
     """
-    dataset = test_dataset(subject)
+    if (batch_size, shape) in subject.batches:
+        return subject.batches[batch_size, shape]
+    given, dataset = shape, test_dataset(subject)
     if dataset is not None:
         samples = [dataset[i] for i in range(min(_IMAGES * batch_size, len(dataset)))]
         sizes = sorted({'x'.join(map(str, sample['inputs'].shape[1:])) for sample in samples})
@@ -317,7 +322,8 @@ def detector_batches(
         ]
         label = f'on noise of {shape[0]} x {shape[1]} instead of photographs'
     batches = [pseudo_collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
-    return batches, [label], shape
+    subject.batches[batch_size, given] = batches, [label], shape
+    return subject.batches[batch_size, given]
 
 
 def test_dataset(subject: Subject):
@@ -337,8 +343,8 @@ def in_mode(
     model: nn.Module, mode: str, device: torch.device, channels_last: bool = False
 ) -> tuple[nn.Module, list[str]]:
     """A copy of `model`, changed as a mode says, on a device; what is to be said of it. Compiling is left out."""
-    if mode == 'graphs' and device.type != 'cuda':
-        raise UserError('mode graphs is for --device cuda')
+    if mode in ('graphs', 'compile-reduce-overhead') and device.type != 'cuda':
+        raise UserError(f'mode {mode} is for --device cuda')
     model, labels = copy.deepcopy(model), []
     if mode == 'fused':
         norms = _count_norms(model)
@@ -346,17 +352,17 @@ def in_mode(
         if _count_norms(model) == norms:
             labels.append('nothing was fused: no BN follows a convolution')
     elif mode in ('deploy', 'graphs', *_RUNTIMES):
-        deployable = any(isinstance(module, FasterNet) for module in model.modules())
-        if deployable:
+        backbone = getattr(model, 'backbone', model)
+        if any(isinstance(module, FasterNet) for module in model.modules()):
             switch_to_deploy(model)
-        elif hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):  # mmpretrain's RepVGG, say
-            model.backbone.switch_to_deploy()
+        elif hasattr(backbone, 'switch_to_deploy'):  # mmpretrain's RepVGG, say
+            backbone.switch_to_deploy()
         elif mode in ('deploy', 'graphs'):
             raise UserError(f'mode {mode}: neither a FasterNet nor a backbone with switch_to_deploy()')
         else:
             model = fused(model)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return model.to(device, memory_format=layout), labels
+    # what has its own order, as the deploy form, keeps it
+    return model.to(device, **(dict(memory_format=torch.channels_last) if channels_last else {})), labels
 
 
 def _count_norms(model: nn.Module) -> int:
@@ -371,6 +377,8 @@ def half(device: torch.device, dtype: str) -> torch.autocast:
 def compiled(module: nn.Module, mode: str) -> None:
     """Compile a module where it is, at its best: with weights frozen, inductor folds BN and orders weights once."""
     torch._inductor.config.freezing = True  # also read while tracing, which is why it is no option of compile()
+    limit = 'recompile_limit' if hasattr(torch._dynamo.config, 'recompile_limit') else 'cache_size_limit'
+    setattr(torch._dynamo.config, limit, 64)  # all modules share one; beyond it eager runs, silently
     module.compile(mode=_COMPILERS[mode])
 
 

@@ -67,7 +67,7 @@ def suite(name: str, only: Sequence[str] = ()) -> list[Row]:
 
 def published_for(config: str) -> dict | None:
     """The paper's row for one of our configs, by the name of its file; None for any other."""
-    match = re.fullmatch(r'fasternet_(\w+)_in1k|mask_rcnn_fasternet_([sml])', Path(config).stem)
+    match = re.fullmatch(r'fasternet_(t[012]|[sml])_in1k|mask_rcnn_fasternet_([sml])', Path(config).stem)
     if match is None:
         return None
     classifier, detector = match.groups()

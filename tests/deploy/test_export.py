@@ -80,6 +80,19 @@ def test_backbone_and_neck_of_a_detector(run_tool, tiny_config, tmp_path, part, 
     assert [shape[2] // out.shape[2] for out in found][:4] == [4, 8, 16, 32]
 
 
+def test_a_trained_detectors_backbone_and_the_levels_of_its_neck(tiny_config, tmp_path):
+    """The backbone alone keeps its output norms; levels are named after the backbone's outputs."""
+    from fasternet_mm.deploy import export_onnx
+
+    neck = {'model.neck.in_channels': [16, 32, 64], 'model.backbone.out_indices': (1, 2, 3)}
+    subject = from_config(load_config(str(tiny_config()), neck), 'x.py', None)
+    model, out = settled(subject.model), tmp_path / 'x.onnx'
+    for part, names in (('backbone', ['c3', 'c4', 'c5']), ('backbone+neck', ['p3', 'p4', 'p5', 'p6', 'p7'])):
+        differences = export_onnx(model, subject.cfg, 'x.py', None, out, part, (64, 96), say=str)
+        assert max(differences.values()) < 1e-4
+        assert [output.name for output in onnxruntime.InferenceSession(str(out)).get_outputs()] == names
+
+
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 def test_openvino_computes_the_same(tiny, precision):
     pytest.importorskip('openvino')
@@ -107,11 +120,13 @@ def test_a_runtime_that_computes_something_else_writes_nothing(classifier, tmp_p
     [
         (['--shape', '8', '8'], '--shape must be at least 32, but is 8 8'),
         (['nowhere.pth'], 'checkpoint not found: nowhere.pth'),
+        (['--out', '/proc/nowhere/x.onnx'], '--out /proc/nowhere/x.onnx is not writable'),
         (['--what', 'backbone+neck'], '--what backbone+neck: ImageClassifier has no such part'),
     ],
 )
 def test_one_clear_line(run_tool, classifier, tmp_path, arguments, message):
-    done = run_tool('export.py', classifier, *arguments, '--out', tmp_path / 'x.onnx', check=False)
+    where = [] if '--out' in arguments else ['--out', tmp_path / 'x.onnx']
+    done = run_tool('export.py', classifier, *arguments, *where, check=False)
     assert message in one_line(done)
 
 
