@@ -1,7 +1,13 @@
-"""Networks as training leaves them, and how far their outputs are from each other."""
+"""Networks as training leaves them, how far their outputs are from each other, and half precision to try them in."""
 
+import pytest
 import torch
+from mmengine.utils import digit_version
 from torch import nn
+
+# before torch 2.4, fp16 on a CPU lacks autocast and most kernels
+OLD = digit_version(torch.__version__) < digit_version('2.4')
+HALF = [pytest.param(torch.float16, marks=pytest.mark.skipif(OLD, reason='no fp16 on this CPU torch')), torch.bfloat16]
 
 
 def settled(model: nn.Module, seed: int = 0) -> nn.Module:

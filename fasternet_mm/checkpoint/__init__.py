@@ -7,7 +7,7 @@ from .conversion import convert_checkpoint
 from .layouts import LAYOUTS, Layout, convert_state_dict
 from .loading import register_loaders
 from .matching import check_before_loading, require_loadable, require_matching
-from .official import official_url, require_source
+from .official import checkpoint_sha256, official_url, require_source
 from .weights_only import allow_mmengine_checkpoints
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'Layout',
     'allow_mmengine_checkpoints',
     'check_before_loading',
+    'checkpoint_sha256',
     'convert_checkpoint',
     'convert_state_dict',
     'official_url',

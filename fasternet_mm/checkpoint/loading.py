@@ -103,7 +103,7 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
         CheckpointError: If it cannot be downloaded, with both ways out; if it arrives damaged.
     """
     url, _, sha256 = filename.partition('#sha256=')
-    cached = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / _cache_name(url)
+    cached = cached_file(url, model_dir)
     failure = None
     if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not cached.is_file():  # one process a node
         try:
@@ -118,7 +118,7 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
             'model.backbone.init_cfg.checkpoint=FILE or load_from=FILE (None trains from random weights), when testing '
             'the CHECKPOINT argument, in Python pretrained=FILE.'
         ) from failure
-    if sha256 and (digest := _sha256(cached)) != sha256.lower():
+    if sha256 and (digest := file_sha256(cached)) != sha256.lower():
         raise CheckpointError(f'{cached} has the SHA-256 {digest}, not {sha256}; remove it and try again')
     try:
         return load_from_local(str(cached), map_location)
@@ -129,6 +129,11 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
         ) from error
 
 
+def cached_file(url: str, model_dir: str | None = None) -> Path:
+    """Where a URL is kept once it is downloaded."""
+    return Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / _cache_name(url)
+
+
 def _cache_name(url: str) -> str:
     """The file's own name where it holds its hash, and otherwise one that another URL's epoch_12.pth does not share."""
     name = Path(urlparse(url).path)
@@ -137,7 +142,8 @@ def _cache_name(url: str) -> str:
     return f'{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}'
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Hexadecimal digits."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -154,7 +160,7 @@ def _download(url: str, target: Path, sha256: str) -> None:
     problem = None
     if announced and size != announced:  # torch does not notice that a connection ended too early
         problem = f'{size} of {announced} bytes arrived'
-    elif sha256 and (digest := _sha256(partial)) != sha256.lower():
+    elif sha256 and (digest := file_sha256(partial)) != sha256.lower():
         problem = f'its SHA-256 is {digest}, not {sha256}'
     if problem:
         partial.unlink()

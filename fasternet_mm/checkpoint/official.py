@@ -1,9 +1,11 @@
 """The authors' published weights, by name."""
 
+from pathlib import Path
+
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
-from .loading import load_from_http, require_file
+from .loading import cached_file, file_sha256, load_from_http, require_file
 
 SCHEME = 'fasternet://'
 _RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
@@ -37,6 +39,16 @@ def official_url(name: str) -> str:
 def load_official(filename: str, map_location=None):
     """mmengine's loader for ``fasternet://NAME``: downloads once, as :func:`load_from_http`."""
     return load_from_http(official_url(filename), map_location)
+
+
+def checkpoint_sha256(checkpoint: str | None) -> str | None:
+    """Of the file, or of what was downloaded for the URL or name; None where it is not here."""
+    if checkpoint is None:
+        return None
+    source = official_url(checkpoint) if checkpoint.startswith(SCHEME) else checkpoint
+    url = source.partition('#')[0]
+    file = cached_file(url) if url.startswith(('http://', 'https://')) else Path(source).expanduser()
+    return file_sha256(file) if file.is_file() else None
 
 
 def require_source(checkpoint: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..checkpoint import checkpoint_sha256
 from ..errors import UserError
 from ..files import AtomicLocalBackend
 from ..version import __version__
@@ -115,13 +116,12 @@ def _by(shape: tuple[int, ...]) -> str:
 def _metadata(cfg: Config, config: str, checkpoint: str | None) -> dict:
     """What one has to know to use the file."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    file = Path(checkpoint).expanduser() if checkpoint else None
     return dict(
         producer=f'fasternet_mm {__version__}',
         config=config,
         config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
         checkpoint=checkpoint or 'random weights',
-        checkpoint_sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else '',
+        checkpoint_sha256=checkpoint_sha256(checkpoint) or '',
         input='images: float32, (N, 3, H, W), pixel values of 0 to 255 less mean, over std',
         mean=list(preprocessor.get('mean') or []),
         std=list(preprocessor.get('std') or []),

@@ -1,12 +1,13 @@
 """A report, measured: what `tools/report.py` does between reading its command line and writing its files."""
 
 import copy
+import ctypes
 import gc
 import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -283,7 +284,8 @@ class Reporter:
         _release(options.device)
 
     def _prepared(self, case: Case, row: dict) -> Callable[[int], object]:
-        others = _allocated(case.device)
+        _release(case.device)
+        others = _held(case.device)
         call, row['difference'], labels = case.prepare()
         row['labels'] += labels
         row['shape'] = list(case.shape)
@@ -402,10 +404,24 @@ def _release(device: torch.device) -> None:
     gc.collect()
     if device.type == 'cuda':
         torch.cuda.empty_cache()
+    else:
+        with suppress(OSError, AttributeError):  # glibc keeps what is freed
+            ctypes.CDLL(None).malloc_trim(0)
 
 
-def _allocated(device: torch.device) -> int:
-    return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+def _held(device: torch.device) -> int:
+    """Bytes that are in use now: of CUDA's allocator, or resident in this process (0 where that cannot be read)."""
+    if device.type == 'cuda':
+        return torch.cuda.memory_allocated(device)
+    return _of_process('VmRSS') or 0
+
+
+def _of_process(field: str) -> int | None:
+    status = Path('/proc/self/status')
+    if not status.exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
 
 
 def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
@@ -421,18 +437,16 @@ def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
 
 
 def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
-    """Most bytes during one call: of CUDA's allocator less those of `others`, or resident in this process (Linux)."""
+    """Most bytes during one call, less those of `others`: of CUDA's allocator, or resident in this process (Linux)."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         call(0)
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - others, 'CUDA allocator'
-    clear, status = Path('/proc/self/clear_refs'), Path('/proc/self/status')
     try:
-        clear.write_text('5')  # the peak starts again from what is resident now
+        Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from what is resident now
     except OSError:
         call(0)
         return None, None
     call(0)
-    line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
-    return 1024 * int(line.split()[1]), 'process'
+    return _of_process('VmHWM') - others, 'process, less what it held before'

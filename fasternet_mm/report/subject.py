@@ -23,7 +23,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint import require_loadable
+from ..checkpoint import checkpoint_sha256, require_loadable
 from ..deploy import CudaGraphs, onnxruntime_session, openvino_session, switch_to_deploy, to_onnx
 from ..errors import UserError
 from ..models import FasterNet
@@ -73,14 +73,13 @@ class Subject:
     def identity(self) -> dict:
         """``name`` to ``labels`` of a model in a report."""
         text = self.cfg.pretty_text.encode() if self.cfg is not None else None
-        file = Path(self.checkpoint).expanduser() if self.checkpoint else None
         return dict(
             name=self.name,
             kind=self.kind,
             config=self.config,
             config_sha256=hashlib.sha256(text).hexdigest() if text else None,
             checkpoint=self.checkpoint,
-            checkpoint_sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None,
+            checkpoint_sha256=checkpoint_sha256(self.checkpoint),
             labels=list(self.labels),
             published=self.published,
         )

@@ -11,7 +11,7 @@ from golden import TABLES, official_state_dict
 from mmengine.runner import CheckpointLoader
 
 from fasternet_mm import FasterNet
-from fasternet_mm.checkpoint import official, official_url
+from fasternet_mm.checkpoint import checkpoint_sha256, official, official_url
 from fasternet_mm.errors import CheckpointError
 
 WEIGHTS = official_state_dict('t0', 'detection_backbone', seed=0)
@@ -80,6 +80,15 @@ def test_a_url_is_downloaded_once_and_then_cached(server, cache):
     assert len(server.requests) == asked > 0
     assert all(torch.equal(value, WEIGHTS[key]) for key, value in again.state_dict().items())
     assert len(list(cache.iterdir())) == 1
+
+
+def test_the_hash_of_whatever_a_checkpoint_was_read_from(server, cache, tmp_path):
+    digest = hashlib.sha256(server.files['t0.pth']).hexdigest()
+    url, file = server.url('t0.pth'), tmp_path / 't0.pth'
+    assert checkpoint_sha256(None) is checkpoint_sha256(url) is checkpoint_sha256(str(file)) is None
+    initialised(url)
+    file.write_bytes(server.files['t0.pth'])
+    assert checkpoint_sha256(url) == checkpoint_sha256(str(file)) == digest
 
 
 def test_two_urls_that_end_alike_are_two_files(server, cache):

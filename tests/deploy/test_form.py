@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmpretrain.registry import MODELS
-from networks import off, settled
+from networks import HALF, off, settled
 from torch import nn
 
 import fasternet_mm.models.deployed as deployed
@@ -70,33 +70,36 @@ def test_all_six_variants_and_their_classifiers(arch):
 @pytest.mark.usefixtures('mmpretrain_scope')
 @pytest.mark.parametrize('arch', VARIANTS)
 @pytest.mark.parametrize('way', ['weights', 'autocast'])
-def test_in_bf16_it_is_as_near_to_fp32_as_the_trained_form_is(arch, way):
+@pytest.mark.parametrize('dtype', HALF)
+def test_in_half_precision_it_is_as_near_to_fp32_as_the_trained_form_is(arch, way, dtype):
     trained, images = settled(build_classifier(arch).backbone), torch.randn(4, 3, 96, 96)
     model = switch_to_deploy(copy.deepcopy(trained))
     with torch.inference_mode():
         exact = trained(images)
         if way == 'weights':
-            outs = [net.bfloat16()(images.bfloat16()) for net in (trained, model)]
+            outs = [net.to(dtype)(images.to(dtype)) for net in (trained, model)]
         else:
-            with torch.autocast('cpu', torch.bfloat16):
+            with torch.autocast('cpu', dtype):
                 outs = [net(images) for net in (trained, model)]
-    assert all(out.dtype == torch.bfloat16 for out in outs[1])
+    assert all(out.dtype == dtype for out in outs[1])
     for theirs, ours, want in zip(*outs, exact):
         assert off([ours], [want]) < 1.1 * off([theirs], [want])
 
 
 def build_detector(tiny_config):
     cfg = Config.fromfile(tiny_config())
+    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         return settled(MODELS.build(dict(cfg.model, _scope_='mmdet'))), cfg
 
 
 def test_a_whole_mask_rcnn_detects_the_same(tiny_config):
     trained, cfg = build_detector(tiny_config)
+    for layer in (trained.rpn_head.rpn_reg, trained.rpn_head.rpn_cls):  # trained ones amplify rounding less
+        layer.weight.data *= 0.1
     model = switch_to_deploy(copy.deepcopy(trained))
     # the output norms, too, which went into the neck
     assert not [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    # of other seeds rounding, which the untrained heads amplify, is now and then 1.4e-5 of the boxes
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     from mmdet.structures import DetDataSample
 

@@ -5,15 +5,11 @@ import torch
 from golden import LAYOUT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmengine.utils import digit_version
+from networks import HALF, OLD
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from fasternet_mm import FasterNet
-
-# before torch 2.4, fp16 on a CPU lacks autocast and most kernels
-OLD = digit_version(torch.__version__) < digit_version('2.4')
-HALF = [pytest.param(torch.float16, marks=pytest.mark.skipif(OLD, reason='no fp16 on this CPU torch')), torch.bfloat16]
 
 
 def strides_of(size: int) -> list[int]:
