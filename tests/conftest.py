@@ -113,6 +113,18 @@ def run_tool():
 
 
 @pytest.fixture
+def tiny_classifier_config(tmp_path):
+    """The path of a config on ours of ImageNet, shrunk to run in seconds."""
+    path = tmp_path / 'classifier.py'
+    path.write_text(
+        f'_base_ = {str(REPO / "configs" / "fasternet_t0_in1k.py")!r}\n'
+        'model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1))),\n'
+        '             head=dict(in_channels=64, hidden_channels=16), train_cfg=None)\n'
+    )
+    return path
+
+
+@pytest.fixture
 def tiny_config(tmp_path, sample):
     """Write a config on the shipped sample config, shrunk to run in seconds; returns its path."""
 

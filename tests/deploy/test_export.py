@@ -19,27 +19,16 @@ onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
 
-@pytest.fixture
-def classifier(tmp_path):
-    path = tmp_path / 'classifier.py'
-    path.write_text(
-        f'_base_ = {str(REPO / "configs" / "fasternet_t0_in1k.py")!r}\n'
-        'model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1))),\n'
-        '             head=dict(in_channels=64, hidden_channels=512), train_cfg=None)\n'
-    )
-    return path
-
-
 def outputs_of(path, images: torch.Tensor) -> list[torch.Tensor]:
     session = onnxruntime.InferenceSession(str(path))
     return [torch.from_numpy(out) for out in session.run(None, {'images': images.numpy()})]
 
 
-def test_a_classifier_of_any_batch_and_size(run_tool, classifier, tmp_path):
-    subject = from_config(load_config(str(classifier)), str(classifier), None)
+def test_a_classifier_of_any_batch_and_size(run_tool, tiny_classifier_config, tmp_path):
+    subject = from_config(load_config(str(tiny_classifier_config)), str(tiny_classifier_config), None)
     model, checkpoint, out = settled(subject.model), tmp_path / 'weights.pth', tmp_path / 'model.onnx'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    done = run_tool('export.py', classifier, checkpoint, '--out', out, '--shape', '64', '64', '--dynamic')
+    done = run_tool('export.py', tiny_classifier_config, checkpoint, '--out', out, '--shape', '64', '64', '--dynamic')
     assert 'ONNX Runtime: off PyTorch by at most' in done.stdout and not list(tmp_path.glob('*.partial'))
     for shape in [(1, 3, 64, 64), (3, 3, 100, 72)]:
         images = torch.randn(shape)
@@ -52,8 +41,8 @@ def test_a_classifier_of_any_batch_and_size(run_tool, classifier, tmp_path):
     assert 'BatchNormalization' not in operators
     told = {entry.key: entry.value for entry in file.metadata_props}
     assert json.loads(told['mean']) == pytest.approx([123.675, 116.28, 103.53]) and told['channels'] == 'RGB'
-    assert told['config'] == str(classifier) and len(told['checkpoint_sha256']) == 64
-    done = run_tool('export.py', classifier, '--out', out, check=False)
+    assert told['config'] == str(tiny_classifier_config) and len(told['checkpoint_sha256']) == 64
+    done = run_tool('export.py', tiny_classifier_config, '--out', out, check=False)
     assert f'--out {out} exists; remove it or choose another name' in one_line(done)
 
 
@@ -102,10 +91,10 @@ def test_openvino_computes_the_same(tiny, precision):
         assert off(openvino_session(file, precision)(images), trained(images)) < (1e-4 if precision == 'fp32' else 3e-2)
 
 
-def test_a_runtime_that_computes_something_else_writes_nothing(classifier, tmp_path, monkeypatch):
+def test_a_runtime_that_computes_something_else_writes_nothing(tiny_classifier_config, tmp_path, monkeypatch):
     from fasternet_mm.deploy import export_onnx
 
-    subject = from_config(load_config(str(classifier)), str(classifier), None)
+    subject = from_config(load_config(str(tiny_classifier_config)), str(tiny_classifier_config), None)
     wrong = lambda file: lambda images: [torch.zeros(len(images), 1000)]  # noqa: E731
     monkeypatch.setattr('fasternet_mm.deploy.export.onnxruntime_session', wrong)
     with pytest.raises(UserError, match='ONNX Runtime computes something else from the file than PyTorch: 1 relative'):
@@ -124,9 +113,9 @@ def test_a_runtime_that_computes_something_else_writes_nothing(classifier, tmp_p
         (['--what', 'backbone+neck'], '--what backbone+neck: ImageClassifier has no such part'),
     ],
 )
-def test_one_clear_line(run_tool, classifier, tmp_path, arguments, message):
+def test_one_clear_line(run_tool, tiny_classifier_config, tmp_path, arguments, message):
     where = [] if '--out' in arguments else ['--out', tmp_path / 'x.onnx']
-    done = run_tool('export.py', classifier, *arguments, *where, check=False)
+    done = run_tool('export.py', tiny_classifier_config, *arguments, *where, check=False)
     assert message in one_line(done)
 
 

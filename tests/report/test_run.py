@@ -40,14 +40,8 @@ def detector(tiny_config):
 
 
 @pytest.fixture
-def classifier(tmp_path):
-    path = tmp_path / 'classifier.py'
-    path.write_text(
-        f'_base_ = {str(REPO / "configs" / "fasternet_t0_in1k.py")!r}\n'
-        'model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1))),\n'
-        '             head=dict(in_channels=64, hidden_channels=16), train_cfg=None)\n'
-    )
-    return from_config(Config.fromfile(path), str(path), None)
+def classifier(tiny_classifier_config):
+    return from_config(Config.fromfile(tiny_classifier_config), str(tiny_classifier_config), None)
 
 
 def run(subjects, **options) -> dict:
