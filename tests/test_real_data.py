@@ -35,6 +35,9 @@ def test_the_shipped_s_config_trains_on_coco_and_prints_pycocotools_ap(shared_da
         'train_cfg = dict(max_epochs=1)\n'
     )
     done = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
+    shortly = '--scope backbone --shape 64 64 --warmup 0 --min-seconds 0 --repeats 1'.split()
+    run_tool('report.py', config, tmp_path / 'work' / 'epoch_1.pth', '--out', tmp_path / 'report', *shortly)
+    (model,) = json.loads((tmp_path / 'report' / 'report.json').read_text())['models']
     truth = COCO(coco / 'annotations' / 'instances_val2017.json')
     for kind in ('bbox', 'segm'):
         results = json.loads((tmp_path / f'dump.{kind}.json').read_text())
@@ -44,7 +47,8 @@ def test_the_shipped_s_config_trains_on_coco_and_prints_pycocotools_ap(shared_da
         evaluation.accumulate()
         evaluation.summarize()
         printed = float(re.findall(rf'{kind}_mAP_copypaste: (\S+)', done.stdout)[-1])
-        assert printed == pytest.approx(evaluation.stats[0], abs=1e-3)
+        reported = model['evaluation']['metrics'][f'coco/{kind}_mAP']
+        assert [printed, reported] == pytest.approx([evaluation.stats[0]] * 2, abs=1e-3)
 
 
 def test_t0_learns_64_classes_of_one_photograph_each(shared_data, run_tool, tmp_path):
