@@ -350,12 +350,10 @@ def _comparisons(report: dict) -> _Block:
     for c in report['comparisons']:
         names, labels = [c['a'], c['b']], []
         for side in names:
-            name, _, how = side.removesuffix(']').partition(
-                ' ['
-            )  # 'name [mode]' or 'name [mode dtype]' where they differ
-            alike = {key: c[key] for key in ('scope', 'mode', 'dtype', 'batch_size')} | dict(
-                zip(('mode', 'dtype'), how.split())
-            )
+            # 'name [mode]' or 'name [mode dtype]' where they differ
+            name, _, how = side.removesuffix(']').partition(' [')
+            alike = {key: c[key] for key in ('scope', 'mode', 'dtype', 'batch_size')}
+            alike |= dict(zip(('mode', 'dtype'), how.split()))
             if name in models:
                 own = [m for m in models[name]['measurements'] if alike.items() <= m.items()]
                 labels += models[name]['labels'] + [label for m in own for label in m['labels']]

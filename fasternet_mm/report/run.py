@@ -242,9 +242,8 @@ class Reporter:
 
     def _measured(self, members: list[tuple[Subject, dict]], scope: str, batch_size: int) -> None:
         options, ready = self._options, []
-        if any(
-            mode.startswith('compile') for mode in options.modes
-        ):  # Dynamo gives up on a function after a few compilations, silently
+        # Dynamo gives up on a function after a few compilations, silently
+        if any(mode.startswith('compile') for mode in options.modes):
             torch._dynamo.reset()
         for subject, entry in members:
             for dtype, mode in itertools.product(options.dtypes, options.modes):
