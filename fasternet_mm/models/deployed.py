@@ -12,16 +12,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import UserError
 
 _ACTIVATIONS = {nn.ReLU: 'relu', nn.GELU: 'gelu'}
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
 _ONEDNN_DTYPES = (torch.float32,)
-if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+if HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     _ONEDNN_DTYPES += (torch.bfloat16,)
 _KNOWS_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on
 
 
 def onednn_dtype(x: Tensor) -> torch.dtype | None:
     """In what dtype oneDNN convolves `x` with an epilogue, by inductor's operators; None where it does not."""
-    if not _ONEDNN or x.device.type != 'cpu' or _needs_ordinary_operators(x):
+    if not HAS_ONEDNN or x.device.type != 'cpu' or _needs_ordinary_operators(x):
         return None
     dtype = _compute_dtype(x)
     return dtype if dtype in _ONEDNN_DTYPES else None
@@ -197,7 +197,7 @@ class DeployedStem(nn.Module):
 
 def warn_without_onednn(device: torch.device) -> None:
     """Log it where a CPU lacks the operators that make the deploy form fast."""
-    if device.type == 'cpu' and not _ONEDNN:
+    if device.type == 'cpu' and not HAS_ONEDNN:
         message = 'This PyTorch has no oneDNN: in the deploy form BN is folded, but ordinary operators run.'
         print_log(message, 'current', logging.WARNING)
 

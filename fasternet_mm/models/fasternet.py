@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import Layout
 from ..errors import UserError
-from .deployed import DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable, warn_without_onednn
+from .deployed import HAS_ONEDNN, DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable, warn_without_onednn
 from .fitting import check_backbone
 from .pconv import PartialConv2d
 
@@ -157,7 +157,7 @@ class FasterNet(BaseModule):
     Shape:
         Input: (N, in_channels, H, W), sides of at least 32 pixels.
         Output: a tuple of maps (N, embed_dims * 2**i, H_i, W_i) at strides 4, 8, 16, 32, with sides rounded down
-        at the stem and at each merging.
+        at the stem and at each merging. In training on a CPU they are in channels-last order, as fits oneDNN.
 
     Raises:
         ValueError: For an unknown or incomplete `arch`, and for out_indices, frozen_stages or n_div out of range.
@@ -259,6 +259,9 @@ class FasterNet(BaseModule):
         return resolved
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.training and x.device.type == 'cpu' and HAS_ONEDNN:
+            # in this order oneDNN copies no maps, which backward passes feel most
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
         outs = {}
         for position, layer in enumerate(self.stages):

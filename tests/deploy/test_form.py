@@ -223,7 +223,7 @@ def test_gradients_of_the_image(tiny):
 
 def test_without_onednn_ordinary_operators_serve(tiny, monkeypatch):
     trained, images = settled(FasterNet(**tiny)), torch.randn(2, 3, 64, 64)
-    monkeypatch.setattr(deployed, '_ONEDNN', False)
+    monkeypatch.setattr(deployed, 'HAS_ONEDNN', False)
     said = []
     monkeypatch.setattr(deployed, 'print_log', lambda message, *_: said.append(message))
     model = switch_to_deploy(copy.deepcopy(trained))
@@ -238,7 +238,7 @@ def test_the_products_for_cuda(act, dtype, monkeypatch):
     """The path that only CUDA takes, on a CPU: the same operators exist here."""
     arch = dict(embed_dims=8, depths=(1, 1, 2, 1), act_cfg=dict(type=act))
     trained, images = settled(FasterNet(arch, layer_scale_init_value=0.5)), torch.randn(2, 3, 64, 96)
-    monkeypatch.setattr(deployed, '_ONEDNN', False)
+    monkeypatch.setattr(deployed, 'HAS_ONEDNN', False)
     monkeypatch.setattr(deployed, 'takes_cublaslt', lambda x: x.is_contiguous(memory_format=torch.channels_last))
     model = switch_to_deploy(copy.deepcopy(trained))
     calls = []

@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from fasternet_mm import FasterNet
+from fasternet_mm.models.deployed import HAS_ONEDNN
 
 
 def strides_of(size: int) -> list[int]:
@@ -229,6 +230,13 @@ def test_channels_last_in_channels_last_out(tiny):
     for a, b in zip(got, want):
         assert torch.allclose(a, b, atol=1e-5)
         assert a.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason='this torch has no oneDNN')
+def test_training_on_a_cpu_is_in_onednns_order(tiny):
+    model, x = FasterNet(**tiny), torch.randn(2, 3, 64, 64)
+    assert all(out.is_contiguous(memory_format=torch.channels_last) for out in model.train()(x))
+    assert all(out.is_contiguous() for out in model.eval()(x))
 
 
 WITH_CP = pytest.param(True, marks=pytest.mark.skipif(OLD, reason='this torch compiles no checkpointed BN'))
