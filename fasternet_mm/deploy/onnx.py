@@ -4,7 +4,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -126,9 +126,7 @@ def require_equal(
         UserError: If it is above 1e-4.
     """
     with torch.no_grad():
-        want = network(images)
-    pairs = zip(call(images), [want] if isinstance(want, Tensor) else want, strict=True)
-    difference = max(float((got - wanted).norm() / wanted.norm()) for got, wanted in pairs)
+        difference = relative_difference(call(images), tensors_of(network(images)))
     if not difference < _TOLERANCE:
         shape = 'x'.join(map(str, images.shape))
         raise UserError(
@@ -136,3 +134,17 @@ def require_equal(
             f'(at most {_TOLERANCE:g} is accepted), so it is not written'
         )
     return difference
+
+
+def tensors_of(outputs) -> Iterator[Tensor]:
+    """Every tensor in `outputs`: itself, or in nested sequences and dicts."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+        return
+    for part in outputs.values() if isinstance(outputs, dict) else outputs:
+        yield from tensors_of(part)
+
+
+def relative_difference(got: Iterable[Tensor], want: Iterable[Tensor]) -> float:
+    """Norm of the difference over the norm of what is wanted, of the tensor that is off the most."""
+    return max(float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in zip(got, want, strict=True))

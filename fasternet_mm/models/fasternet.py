@@ -259,10 +259,10 @@ class FasterNet(BaseModule):
         return resolved
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.training and x.device.type == 'cpu' and HAS_ONEDNN:
-            # in this order oneDNN copies no maps, which backward passes feel most
-            x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
+        if self.training and x.device.type == 'cpu' and HAS_ONEDNN:
+            # in this order oneDNN copies no maps; the images' copy would stay until the backward pass
+            x = x.contiguous(memory_format=torch.channels_last)
         outs = {}
         for position, layer in enumerate(self.stages):
             x = layer(x)

@@ -1,10 +1,12 @@
 """Accuracy, latency and size of a model, measured together: what `tools/report.py` is made of."""
 
+from .comparison import compare
 from .environment import snapshot
 from .evaluation import check_evaluation, evaluate
-from .output import compare, load, save, terminal_tables, write
+from .modes import DTYPES, MODES
+from .output import load, save, terminal_tables, write
 from .run import SCOPES, Options, Reporter, check_continues, new_report
-from .subject import DTYPES, MODES, Subject, from_config, from_timm, require_timm
+from .subject import Subject, from_config, from_timm, require_timm
 from .suites import suite
 from .timing import Limits
 

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ..engine.cli import FittingCheckpointHook, build_runner, check_config
-from .subject import half, in_mode
+from .modes import half, in_mode
 
 
 def check_evaluation(cfg: Config) -> None:

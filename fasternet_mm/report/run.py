@@ -16,11 +16,13 @@ import torch
 
 from ..errors import UserError
 from .breakdown import roofline, split_detector
+from .case import Case
 from .counting import count_classifier, count_detector, count_parameters
 from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
+from .modes import DTYPES, MODES, PLAIN_MODES
 from .output import SCHEMA
-from .subject import DTYPES, MODES, PLAIN_MODES, Case, Subject
+from .subject import Subject
 from .suites import Row
 from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 

@@ -5,42 +5,22 @@ import hashlib
 import importlib.util
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo
-import torch._inductor.config
-from mmcv.cnn import fuse_conv_bn
-from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoint import checkpoint_sha256, require_loadable
-from ..deploy import CudaGraphs, onnxruntime_session, openvino_session, switch_to_deploy, to_onnx
 from ..errors import UserError
-from ..models import FasterNet
 from .suites import published_for
 
-_COMPILERS = {
-    'compile': 'default',
-    'compile-max-autotune': 'max-autotune',
-    'compile-reduce-overhead': 'reduce-overhead',
-}
-_RUNTIMES = ('onnxruntime', 'openvino')
-MODES = ('eager', 'fused', 'deploy', 'graphs', *_COMPILERS, *_RUNTIMES)
-# those of which accuracy is measured, too, and a detector's time can be split
-PLAIN_MODES = ('eager', 'fused', 'deploy')
-DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
-# how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
-_TOLERANCE = dict(fp32=1e-4, fp16=5e-2, bf16=1e-1)
 _IMAGES = 8
 
 
@@ -157,144 +137,6 @@ def require_timm(source: str) -> None:
         raise UserError(f'{source}: timm {timm.__version__} has no model {name!r}; timm.list_models() names them')
 
 
-@dataclass
-class Case:
-    """One way to run one model: what a measurement is of."""
-
-    subject: Subject
-    scope: str
-    mode: str
-    dtype: str
-    batch_size: int
-    shape: tuple[int, int]
-    device: torch.device
-    channels_last: bool
-
-    def prepare(self) -> tuple[Callable[[], object], float | None, list[str]]:
-        """What to time, after its outputs were compared with eager fp32.
-
-        Returns:
-            tuple[Callable, float | None, list[str]]: A call without arguments, the relative difference of its outputs
-            (None for eager fp32 itself), and labels.
-
-        Raises:
-            UserError: If the outputs are wrong.
-        """
-        # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
-        # would leave rounding alone
-        signal = self.dtype == 'fp32'
-        if self.scope == 'training':
-            return self.training(), None, []
-        call, outputs, labels, self.shape = self._calls(signal)
-        if (self.mode, self.dtype, self.channels_last) == ('eager', 'fp32', False):
-            return call, None, labels
-        plain = replace(self, mode='eager', dtype='fp32', channels_last=False)
-        difference = _relative(outputs(), plain._calls(signal)[1]())
-        if not difference < _TOLERANCE[self.dtype]:
-            raise UserError(
-                f'{self.mode} {self.dtype} is wrong: its outputs differ from eager fp32 by {difference:.2g} relative '
-                f'(at most {_TOLERANCE[self.dtype]:g} is accepted), so it is not timed'
-            )
-        return call, difference, labels
-
-    def _calls(self, signal: bool) -> tuple[Callable, Callable, list[str], tuple[int, int]]:
-        """What to time, what gives tensors to compare, labels, and the images' (largest) size."""
-        if self.scope == 'detector':
-            model, call, labels, shape = self.detector()
-            batch = copy.deepcopy(detector_batches(self.subject, self.batch_size, self.shape)[0][0])
-
-            def outputs(images: Tensor):
-                with torch.inference_mode(), half(self.device, self.dtype):
-                    return raw_outputs(model, images)
-
-            images = model.data_preprocessor(batch, False)['inputs']
-            return call, lambda: _outputs(outputs, images, signal), labels, shape
-        network, images, labels = self.network()
-
-        def call(images: Tensor):
-            with torch.inference_mode():
-                return network(images)
-
-        return lambda turn: call(images), lambda: _outputs(call, images, signal), labels, self.shape
-
-    def network(self) -> tuple[Callable, Tensor, list[str]]:
-        """The backbone, or a whole classifier, and random images of seed 0 for it, in the case's dtype; labels."""
-        model, dtype = self.subject.model, DTYPES[self.dtype]
-        model = model.backbone if self.scope == 'backbone' else model
-        network, labels = in_mode(model, self.mode, self.device, self.channels_last)
-        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
-        if self.mode in _RUNTIMES:
-            return self._by_runtime(network, images), images, labels
-        network, images = network.to(dtype), images.to(self.device, dtype)
-        if self.channels_last:
-            images = images.to(memory_format=torch.channels_last)
-        if self.mode == 'graphs':
-            network = CudaGraphs(network)
-        if self.mode in _COMPILERS:
-            compiled(network, self.mode)
-        return network, images, labels
-
-    def training(self) -> Callable:
-        """One training step of a classifier: forward, backward, AdamW; half precision is autocast.
-
-        Stochastic depth is off, for steps of random length compare badly.
-        """
-        if self.mode != 'eager':
-            raise UserError(f'mode {self.mode} cannot be trained; --scope training takes --mode eager')
-        model = in_mode(self.subject.model, self.mode, self.device, self.channels_last)[0].train()
-        for module in model.modules():
-            if hasattr(module, 'drop_prob'):
-                module.drop_prob = 0.0
-        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
-        images = images.to(self.device)
-        if self.channels_last:
-            images = images.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-        def step(turn: int) -> None:
-            with half(self.device, self.dtype):
-                logits = model(images)
-                truth = torch.arange(self.batch_size, device=self.device) % logits.shape[1]
-                loss = nn.functional.cross_entropy(logits, truth)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        step.owners = model, optimizer  # of memory that was there before
-        return step
-
-    def _by_runtime(self, network: nn.Module, images: Tensor) -> Callable:
-        if self.channels_last:
-            raise UserError(f'mode {self.mode} has its own memory format: leave --channels-last out')
-        precisions = dict(onnxruntime=('fp32',), openvino=('fp32', 'bf16'))[self.mode]
-        if self.device.type != 'cpu' or self.dtype not in precisions:
-            raise UserError(f'mode {self.mode} is for --device cpu in {" or ".join(precisions)}')
-        with torch.no_grad():
-            outputs = [f'output{number}' for number, _ in enumerate(_tensors(network(images)))]
-        file = to_onnx(network, images, outputs)
-        return onnxruntime_session(file) if self.mode == 'onnxruntime' else openvino_session(file, self.dtype)
-
-    def detector(self) -> tuple[nn.Module, Callable, list[str], tuple[int, int]]:
-        """The detector, its ``test_step`` on prepared images by turn (half: autocast), labels, and the images' size."""
-        if self.mode in _RUNTIMES:
-            raise UserError(f'mode {self.mode} is for backbones and classifiers, not for whole detectors')
-        model, made = in_mode(self.subject.model, self.mode, self.device, self.channels_last)
-        if self.mode == 'graphs':
-            model.backbone = CudaGraphs(model.backbone)
-        if self.mode in _COMPILERS:
-            for name in ('backbone', 'neck'):  # the heads' shapes change with what is found
-                if getattr(model, name, None) is not None:
-                    compiled(getattr(model, name), self.mode)
-        batches, labels, shape = detector_batches(self.subject, self.batch_size, self.shape)
-        labels = made + labels
-
-        def call(turn: int):
-            with torch.inference_mode(), half(self.device, self.dtype):
-                return model.test_step(dict(batches[turn % len(batches)]))
-
-        return model, call, labels, shape
-
-
 def detector_batches(
     subject: Subject, batch_size: int, shape: tuple[int, int]
 ) -> tuple[list[dict], list[str], tuple[int, int]]:
@@ -336,108 +178,3 @@ def test_dataset(subject: Subject):
         return None
     with DefaultScope.overwrite_default_scope(subject.cfg.default_scope):
         return DATASETS.build(settings)
-
-
-def in_mode(
-    model: nn.Module, mode: str, device: torch.device, channels_last: bool = False
-) -> tuple[nn.Module, list[str]]:
-    """A copy of `model`, changed as a mode says, on a device; what is to be said of it. Compiling is left out."""
-    if mode in ('graphs', 'compile-reduce-overhead') and device.type != 'cuda':
-        raise UserError(f'mode {mode} is for --device cuda')
-    model, labels = copy.deepcopy(model), []
-    if mode == 'fused':
-        norms = _count_norms(model)
-        model = fused(model)
-        if _count_norms(model) == norms:
-            labels.append('nothing was fused: no BN follows a convolution')
-    elif mode in ('deploy', 'graphs', *_RUNTIMES):
-        backbone = getattr(model, 'backbone', model)
-        if any(isinstance(module, FasterNet) for module in model.modules()):
-            switch_to_deploy(model)
-        elif hasattr(backbone, 'switch_to_deploy'):  # mmpretrain's RepVGG, say
-            backbone.switch_to_deploy()
-        elif mode in ('deploy', 'graphs'):
-            raise UserError(f'mode {mode}: neither a FasterNet nor a backbone with switch_to_deploy()')
-        else:
-            model = fused(model)
-    # what has its own order, as the deploy form, keeps it
-    return model.to(device, **(dict(memory_format=torch.channels_last) if channels_last else {})), labels
-
-
-def _count_norms(model: nn.Module) -> int:
-    return sum(isinstance(module, _BatchNorm) for module in model.modules())
-
-
-def half(device: torch.device, dtype: str) -> torch.autocast:
-    """Autocast to a dtype; of no effect for fp32."""
-    return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != 'fp32')
-
-
-def compiled(module: nn.Module, mode: str) -> None:
-    """Compile a module where it is, at its best: with weights frozen, inductor folds BN and orders weights once."""
-    torch._inductor.config.freezing = True  # also read while tracing, which is why it is no option of compile()
-    limit = 'recompile_limit' if hasattr(torch._dynamo.config, 'recompile_limit') else 'cache_size_limit'
-    setattr(torch._dynamo.config, limit, 64)  # all modules share one; beyond it eager runs, silently
-    module.compile(mode=_COMPILERS[mode])
-
-
-def raw_outputs(model: nn.Module, images: Tensor) -> list:
-    """What a detector computes from images before anything is chosen by a threshold: feature maps, and the heads' maps.
-
-    RoI heads see fixed boxes. Heads of other kinds (cascades, transformers) are left out.
-    """
-    maps = model.extract_feat(images)
-    outputs = [maps]
-    if isinstance(model, SingleStageDetector):
-        outputs.append(model.bbox_head(maps))
-    elif isinstance(model, TwoStageDetector):
-        outputs += [model.rpn_head(maps)] if model.with_rpn else []
-        heads, (height, width) = model.roi_head, images.shape[2:]
-        # the whole image, its middle and its corners, of every image
-        boxes = images.new_tensor([[0, 0, 1, 1], [0.25, 0.25, 0.75, 0.75], [0, 0, 0.5, 0.5], [0.7, 0.7, 1, 1]])
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
-        rois = torch.cat([torch.cat([boxes.new_full((4, 1), i), boxes], 1) for i in range(len(images))])
-        if type(heads) is StandardRoIHead:
-            for kind in ('bbox', 'mask') if heads.with_mask else ('bbox',):
-                extract = getattr(heads, f'{kind}_roi_extractor')
-                outputs.append(getattr(heads, f'{kind}_head')(extract(maps[: extract.num_inputs], rois)))
-    return outputs
-
-
-def fused(model: nn.Module) -> nn.Module:
-    """`model`, changed in place: BN folded into the convolutions before it, as mmcv does by the order of registration.
-
-    timm's norms include an activation, which stays.
-    """
-    kept = {
-        name: nn.Sequential(module.drop, module.act)
-        for name, module in model.named_modules()
-        if type(module).__name__ == 'BatchNormAct2d'
-    }
-    model = fuse_conv_bn(model)
-    for name, activation in kept.items():
-        parent, _, child = name.rpartition('.')
-        if isinstance(model.get_submodule(name), nn.Identity):
-            setattr(model.get_submodule(parent), child, activation)
-    return model
-
-
-def _tensors(outputs) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    outputs = outputs.values() if isinstance(outputs, dict) else outputs
-    for part in () if isinstance(outputs, Tensor) else outputs:
-        yield from _tensors(part)
-
-
-def _outputs(network: Callable, images: Tensor, signal: bool) -> list[Tensor]:
-    outputs = [tensor.double() for tensor in _tensors(network(images))]
-    if not signal:
-        return outputs
-    empty = _tensors(network(torch.zeros_like(images)))
-    return [tensor - nothing.double() for tensor, nothing in zip(outputs, empty, strict=True)]
-
-
-def _relative(got: list[Tensor], want: list[Tensor]) -> float:
-    """Norm of the difference over the norm of what is wanted, of the tensor that is off the most."""
-    return max(float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in zip(got, want, strict=True))

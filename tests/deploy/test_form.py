@@ -21,7 +21,7 @@ from fasternet_mm import FasterNet
 from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.engine.cli import load_config
 from fasternet_mm.errors import CheckpointError, UserError
-from fasternet_mm.report.subject import raw_outputs
+from fasternet_mm.report.case import raw_outputs
 
 
 @settings(max_examples=40, deadline=None)

@@ -25,8 +25,9 @@ from fasternet_mm.report import (
 from fasternet_mm.report.breakdown import roofline
 from fasternet_mm.report.counting import count_detector, count_parameters
 from fasternet_mm.report.environment import load_labels, throttle_labels
+from fasternet_mm.report.modes import fused
 from fasternet_mm.report.output import markdown
-from fasternet_mm.report.subject import Subject, fused
+from fasternet_mm.report.subject import Subject
 from fasternet_mm.report.suites import Row
 
 CPU = torch.device('cpu')
@@ -179,7 +180,7 @@ def test_a_mode_that_is_wrong_is_not_timed(classifier, monkeypatch, lost):
         torch.nn.init.zeros_(model.get_submodule(lost).weight)
         return model
 
-    monkeypatch.setattr('fasternet_mm.report.subject.fused', broken)
+    monkeypatch.setattr('fasternet_mm.report.modes.fused', broken)
     rows = run([classifier], modes=['eager', 'fused'], batch_sizes=[1], scopes=['classifier'])['models'][0][
         'measurements'
     ]
@@ -193,7 +194,7 @@ def test_a_detector_whose_heads_are_wrong_is_not_timed(detector, monkeypatch, lo
         torch.nn.init.zeros_(model.get_submodule(lost).weight)
         return model
 
-    monkeypatch.setattr('fasternet_mm.report.subject.fused', broken)
+    monkeypatch.setattr('fasternet_mm.report.modes.fused', broken)
     (model,) = run([detector], modes=['fused'], scopes=['detector'])['models']
     assert model['measurements'][0]['error'].startswith('fused fp32 is wrong')
 
