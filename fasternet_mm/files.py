@@ -14,6 +14,7 @@ class AtomicLocalBackend(LocalBackend):
     """mmengine's LocalBackend, except that a file appears under its name only when it is whole and on disk."""
 
     def put(self, obj: bytes, filepath) -> None:
+        """Write bytes, making the folder if need be."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
@@ -28,6 +29,7 @@ class AtomicLocalBackend(LocalBackend):
             raise
 
     def put_text(self, obj: str, filepath, encoding: str = 'utf-8') -> None:
+        """Write text."""
         self.put(obj.encode(encoding), filepath)
 
 

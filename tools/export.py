@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--dynamic', action='store_true', help='let batch, height and width change')
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # the checkpoint may stand last
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def options_of(args: argparse.Namespace) -> Options:
             raise UserError(f'--device {args.device}: no CUDA device is available here; use --device cpu')
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f'--device {args.device}: only {torch.cuda.device_count()} CUDA devices are here')
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
         # fp32 means fp32: by default cuDNN rounds the factors of a convolution to TF32
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for name, least in (('threads', 1), ('repeats', 1), ('min_seconds', 0), ('warmup', 0)):

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import AtomicLocalBackend
 from ..version import __version__
 from .form import switch_to_deploy
-from .onnx import onnxruntime_session, openvino_session, require_equal, require_packages, to_onnx
+from .onnx import OPSET, onnxruntime_session, openvino_session, require_equal, require_packages, to_onnx
 
 PARTS = ('backbone', 'backbone+neck', 'classifier')
 
@@ -38,14 +38,15 @@ class Exported(nn.Module):
             self.names = [f'c{index + 2}' for index in model.backbone.out_indices]
             return
         self.network = model
-        if part == 'backbone+neck' and getattr(model, 'neck', None) is not None and hasattr(model.neck, 'num_outs'):
+        if part == 'backbone+neck' and hasattr(getattr(model, 'neck', None), 'start_level'):
             first = model.backbone.out_indices[model.neck.start_level] + 2
             self.names = [f'p{first + index}' for index in range(model.neck.num_outs)]
             self.network = nn.Sequential(model.backbone, model.neck)
         elif part == 'classifier' and getattr(model, 'head', None) is not None:
             self.names = ['logits']
         else:
-            raise UserError(f'--what {part}: {type(model).__name__} has no such part')
+            neck = f' with the neck {type(model.neck).__name__}' if getattr(model, 'neck', None) is not None else ''
+            raise UserError(f'--what {part}: {type(model).__name__}{neck} has no such part that can be exported')
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.network(images)
@@ -99,9 +100,10 @@ def export_onnx(
         differences[name] = max(
             require_equal(name, call, trained, _images(size[0], size[1:], seed)) for seed, size in enumerate(shapes)
         )
-        say(f'{name}: off PyTorch by at most {differences[name]:.1e} relative at {", ".join(map(_by, shapes))}')
+        sizes = ', '.join(dict.fromkeys(map(_by, shapes)))
+        say(f'{name}: off PyTorch by at most {differences[name]:.1e} relative at {sizes}')
     AtomicLocalBackend().put(file, out)
-    say(f'{out}: {len(file) / 1e6:.1f} MB, opset 18, outputs {", ".join(network.names)}')
+    say(f'{out}: {len(file) / 1e6:.1f} MB, opset {OPSET}, outputs {", ".join(network.names)}')
     return differences
 
 

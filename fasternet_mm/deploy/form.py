@@ -21,7 +21,8 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
     BN is folded into the convolutions before it, output norms into an FPN's lateral convolutions, layer scale into the
     convolution before it; bias, activation and residual are computed inside the convolutions, and maps are in
     channels-last order where the device's libraries want it. Trained weights load before the switch; the deploy form's
-    own state dict loads after it. A second call changes nothing.
+    own state dict loads after it. Blocks write over their input: a hook on one has to copy what it keeps. A second
+    call changes nothing.
 
     Args:
         model (nn.Module): A FasterNet, or a classifier or detector with one, in evaluation mode.
@@ -87,3 +88,4 @@ def _fold_other_norms(model: nn.Module) -> None:
             if uses[id(module.conv)] == 1:
                 fold(module.conv, module.norm)
                 setattr(module, module.norm_name, nn.Identity())
+                module.turn_on_efficient_conv_bn_eval(False)

@@ -10,8 +10,8 @@ class CudaGraphs(nn.Module):
     """Replays a network's kernels from one CUDA graph for each shape of its input.
 
     Elsewhere than on CUDA, with gradients, and for shapes beyond the first `most`, the network runs as it is. A graph
-    reads the weights where they were when it was recorded: wrap last, after loading, `.to()` and the switch to the
-    deploy form.
+    reads the weights where they were when it was recorded: loading, `.to()` and `train()` drop all graphs, other
+    changes of the weights do not. Wrap after loading and the switch to the deploy form, and save ``.network``.
 
     Args:
         network (nn.Module): In evaluation mode; maps (N, C, H, W) to a tensor or a tuple of them.
@@ -23,6 +23,19 @@ class CudaGraphs(nn.Module):
         self.network = network
         self.most = most
         self._graphs = {}
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._graphs.clear()
+        super()._load_from_state_dict(*args)
+
+    def _apply(self, *args, **kwargs) -> 'CudaGraphs':
+        self._graphs.clear()
+        return super()._apply(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> 'CudaGraphs':
+        """Set the mode, in which other kernels run; returns self."""
+        self._graphs.clear()
+        return super().train(mode)
 
     def __getstate__(self) -> dict:
         return dict(super().__getstate__(), _graphs={})
@@ -61,6 +74,6 @@ class CudaGraphs(nn.Module):
         dtype = autocast_dtype('cuda')
         autocast = torch.autocast('cuda', dtype=dtype, enabled=dtype is not None, cache_enabled=False)
         # other threads, as those that pin memory, go on
-        with autocast, torch.cuda.graph(graph, capture_error_mode='thread_local'):
+        with autocast, torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
             outputs = self.network(images)
         return graph, images, outputs

@@ -146,5 +146,6 @@ def tensors_of(outputs) -> Iterator[Tensor]:
 
 
 def relative_difference(got: Iterable[Tensor], want: Iterable[Tensor]) -> float:
-    """Norm of the difference over the norm of what is wanted, of the tensor that is off the most."""
-    return max(float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in zip(got, want, strict=True))
+    """Norm of the difference over the norm of what is wanted, of the tensor that is off the most; NaN if any is."""
+    differences = [float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in zip(got, want, strict=True)]
+    return float(torch.tensor(differences, dtype=torch.float64).max())  # Python's max may pass over NaN

@@ -42,6 +42,7 @@ class ConfigOptions(DictAction):
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, as mmdet's tools have it."""
     parser.add_argument(
         '--cfg-options', nargs='+', action=ConfigOptions, help='settings of the config to override, as key=value'
     )

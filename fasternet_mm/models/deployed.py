@@ -31,9 +31,15 @@ def takes_cublaslt(x: Tensor) -> bool:
     """Whether pointwise convolutions of `x` are matrix products with an epilogue."""
     if not x.is_cuda or _needs_ordinary_operators(x) or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    # by default torch lets convolutions round to TF32, but not products
-    tf32 = torch.backends.cuda.matmul.allow_tf32 or not torch.backends.cudnn.allow_tf32
-    return tf32 or _compute_dtype(x) != torch.float32
+    return _compute_dtype(x) != torch.float32 or _products_are_as_fast()
+
+
+def _products_are_as_fast() -> bool:
+    """By default torch lets convolutions round fp32 to TF32, but not products."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, 'conv'):  # from torch 2.9 on; where these were set, allow_tf32 raises
+        return products.fp32_precision == 'tf32' or cudnn.conv.fp32_precision != 'tf32'
+    return products.allow_tf32 or not cudnn.allow_tf32
 
 
 def _needs_ordinary_operators(x: Tensor) -> bool:
@@ -153,6 +159,8 @@ def _rows(x: Tensor) -> Tensor:
 class DeployedBlock(nn.Module):
     """A FasterNetBlock in evaluation: three convolutions, whose own hooks do not run where oneDNN does.
 
+    The output may be written over the input, so that a hook has to copy what it keeps.
+
     Args:
         block (FasterNetBlock): Its weights are folded; it is of no use afterwards.
     """
@@ -172,10 +180,13 @@ class DeployedBlock(nn.Module):
         expand, reduce, dtype = self.mlp['0'], self.mlp['3'], onednn_dtype(x)
         if dtype is None:
             return reduce(expand(self.spatial_mixing(x)), x)
-        convolved = slice(self.spatial_mixing.conv_channels)
-        mixed = x.to(dtype, copy=True)  # on a CPU faster than torch.cat
-        mixed[:, convolved] = self.spatial_mixing.partial_conv3.by_onednn(x[:, convolved], dtype)
-        return reduce.by_onednn(expand.by_onednn(mixed, dtype), dtype, x)
+        mixed = x.to(dtype)
+        convolved = mixed[:, : self.spatial_mixing.conv_channels]
+        before = convolved.clone()  # for the residual; the other channels are not copied
+        convolved.copy_(self.spatial_mixing.partial_conv3.by_onednn(convolved, dtype))
+        hidden = expand.by_onednn(mixed, dtype)
+        convolved.copy_(before)
+        return reduce.by_onednn(hidden, dtype, x)
 
 
 class DeployedStem(nn.Module):

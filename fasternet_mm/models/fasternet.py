@@ -113,7 +113,11 @@ class Embedding(nn.Module):
         self.norm = build_norm_layer(norm_cfg, out_channels)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(x))
+        x = self.proj(x)
+        if torch.is_grad_enabled() and x.device.type == 'cpu' and HAS_ONEDNN:
+            # in this order oneDNN copies no maps in training; a copy of the images would be kept for the backward pass
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.norm(x)
 
 
 class Merging(nn.Module):
@@ -157,7 +161,7 @@ class FasterNet(BaseModule):
     Shape:
         Input: (N, in_channels, H, W), sides of at least 32 pixels.
         Output: a tuple of maps (N, embed_dims * 2**i, H_i, W_i) at strides 4, 8, 16, 32, with sides rounded down
-        at the stem and at each merging. In training on a CPU they are in channels-last order, as fits oneDNN.
+        at the stem and at each merging. On a CPU they are in channels-last order where gradients are wanted.
 
     Raises:
         ValueError: For an unknown or incomplete `arch`, and for out_indices, frozen_stages or n_div out of range.
@@ -260,9 +264,6 @@ class FasterNet(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.patch_embed(x)
-        if self.training and x.device.type == 'cpu' and HAS_ONEDNN:
-            # in this order oneDNN copies no maps; the images' copy would stay until the backward pass
-            x = x.contiguous(memory_format=torch.channels_last)
         outs = {}
         for position, layer in enumerate(self.stages):
             x = layer(x)

@@ -170,9 +170,8 @@ def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> di
     finally:
         for name in layers:
             del backbone.get_submodule(name).forward
-    seconds = {
-        name: float(np.median([one[name] for one in taken])) for name in taken[0]
-    }  # what did not run is no layer
+    # what did not run is no layer
+    seconds = {name: float(np.median([one[name] for one in taken])) for name in taken[0]}
     total = sum(seconds.values())
     rows = []
     for name, spent in seconds.items():
@@ -235,9 +234,8 @@ def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == 'cuda' else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     fastest = _best(lambda turn: a @ b, device)
-    if (
-        device.type == 'cpu'
-    ):  # BLAS may be slow on some processors, as MKL is on AMD's; oneDNN with its own weights is not
+    # BLAS may be slow on some processors, as MKL is on AMD's; oneDNN with its own weights is not
+    if device.type == 'cpu':
         product = FusedConv2d(nn.Conv2d(size, size, 1, bias=False)).to(dtype)
         pixels = a.view(1, 32, -1, size).permute(0, 3, 1, 2)
         fastest = min(fastest, _best(lambda turn: product(pixels), device))

@@ -31,12 +31,12 @@ class Case:
     device: torch.device
     channels_last: bool
 
-    def prepare(self) -> tuple[Callable[[], object], float | None, list[str]]:
+    def prepare(self) -> tuple[Callable[[int], object], float | None, list[str]]:
         """What to time, after its outputs were compared with eager fp32.
 
         Returns:
-            tuple[Callable, float | None, list[str]]: A call without arguments, the relative difference of its outputs
-            (None for eager fp32 itself), and labels.
+            tuple[Callable, float | None, list[str]]: A call that takes the number of the turn, the relative
+            difference of its outputs (None for eager fp32 itself), and labels.
 
         Raises:
             UserError: If the outputs are wrong.

@@ -57,8 +57,8 @@ def _by_identity(report: dict) -> dict[tuple, tuple[dict, dict]]:
 
 def _ratios(pairs: list[tuple | None]) -> list[Cell]:
     """p50 over that of the first run, of all runs but the first."""
-    p50 = [pair[1]['latency_ms']['p50'] if pair and pair[1]['latency_ms'] else None for pair in pairs]
-    return [Cell(f'{t / p50[0]:.2f}x', [_APART]) if t and p50[0] else Cell() for t in p50[1:]]
+    times = [pair[1]['latency_ms']['p50'] if pair and pair[1]['latency_ms'] else None for pair in pairs]
+    return [Cell(f'{t / times[0]:.2f}x', [_APART]) if t and times[0] else Cell() for t in times[1:]]
 
 
 def _differences(reports: list[dict], measured: list[dict]) -> list[list[Cell]]:

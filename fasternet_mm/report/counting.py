@@ -11,6 +11,7 @@ TWO_STAGE = f'{CONVENTION}, at 1000 proposals for boxes and 100 for masks, as mm
 
 
 def count_parameters(model: nn.Module) -> int:
+    """All of them, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -19,6 +19,8 @@ COMPILERS = {
     'compile-reduce-overhead': 'reduce-overhead',
 }
 RUNTIMES = ('onnxruntime', 'openvino')
+# those that replay what a GPU was told once
+GRAPHS = ('graphs', 'compile-reduce-overhead')
 MODES = ('eager', 'fused', 'deploy', 'graphs', *COMPILERS, *RUNTIMES)
 # those of which accuracy is measured, too, and a detector's time can be split
 PLAIN_MODES = ('eager', 'fused', 'deploy')
@@ -29,7 +31,7 @@ def in_mode(
     model: nn.Module, mode: str, device: torch.device, channels_last: bool = False
 ) -> tuple[nn.Module, list[str]]:
     """A copy of `model`, changed as a mode says, on a device; what is to be said of it. Compiling is left out."""
-    if mode in ('graphs', 'compile-reduce-overhead') and device.type != 'cuda':
+    if mode in GRAPHS and device.type != 'cuda':
         raise UserError(f'mode {mode} is for --device cuda')
     model, labels = copy.deepcopy(model), []
     if mode == 'fused':

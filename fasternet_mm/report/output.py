@@ -16,7 +16,6 @@ from .plots import device_name, pictures
 from .tables import Block, Cell, Footnotes, blocks_of, flat, shown
 
 SCHEMA = 'fasternet_mm.report/1'
-
 INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'
 # columns that every csv file has, in this order; what else a report holds follows
 _CSV = (

@@ -356,10 +356,10 @@ def _split(report: dict) -> Figure | None:
 
 
 def _roofline(report: dict) -> Figure | None:
-    model = next((model for model in report['models'] if model['roofline']), None)
+    model = next((model for model in report['models'] if model['rooflines']), None)
     if not model:
         return None
-    roofline = model['roofline']
+    roofline = model['rooflines'][0]
     drawn = [layer for layer in roofline['layers'] if layer['gflops'] and layer['flops_per_byte']]
     if not drawn:
         return None

@@ -20,7 +20,7 @@ from .case import Case
 from .counting import count_classifier, count_detector, count_parameters
 from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
-from .modes import DTYPES, MODES, PLAIN_MODES
+from .modes import DTYPES, GRAPHS, MODES, PLAIN_MODES
 from .output import SCHEMA
 from .subject import Subject
 from .suites import Row
@@ -70,12 +70,15 @@ class Options:
         return self.modes[0] if self.modes[0] in PLAIN_MODES else 'eager'
 
     def shape_of(self, subject: Subject) -> tuple[int, int]:
+        """H, W of random input."""
         return self.shape or subject.shape or ((800, 1280) if subject.kind == 'detector' else (224, 224))
 
     def batches_of(self, subject: Subject) -> Sequence[int]:
+        """Batch sizes, in turn."""
         return self.batch_sizes or ((1,) if subject.kind == 'detector' else (1, 32))
 
     def wants(self, scope: str) -> bool:
+        """Whether a scope is asked for: all but training are without `scopes`."""
         return scope in (SCOPES[:-1] if self.scopes is None else self.scopes)
 
 
@@ -189,7 +192,7 @@ class Reporter:
         identity['labels'] += self._load
         return dict(
             identity, complete=False, error=None, parameters=count_parameters(subject.model), multiply_adds=None,
-            deviations=[], evaluation=None, measurements=[], split=None, roofline=None,
+            deviations=[], evaluation=None, measurements=[], split=None, rooflines=[],
         )  # fmt: skip
 
     @contextmanager
@@ -291,6 +294,10 @@ class Reporter:
         row['labels'] += labels
         row['shape'] = list(case.shape)
         _release(case.device)  # what it was compared with
+        if case.mode in GRAPHS:  # its buffers were taken when it was recorded, and no peak shows them
+            return call
+        if case.scope == 'training':
+            call(0)  # the optimizer's state is made in the first step
         if case.scope == 'training' and case.device.type == 'cpu' and importlib.util.find_spec(_MEM_TRACKER):
             row['peak_memory'], row['peak_memory_of'] = peak_of_tensors(call, call.owners), 'tensors'
         else:
@@ -331,14 +338,15 @@ class Reporter:
                 entry['split'] = split_detector(call, model, shape, options.device, options.limits)
                 entry['split']['labels'] += [*labels, f'{mode} {dtype}, batch 1']
         if _has(subject, 'backbone') and options.wants('roofline'):
-            self._say(f'{subject.name}: timing its layers')
-            batch_size = options.batches_of(subject)[0]
-            case = Case(subject, 'backbone', 'eager', dtype, batch_size, shape, options.device, options.channels_last)
-            with self._surviving(entry, 'its layers could not be timed'):
-                network, images, _ = case.network()
-                entry['roofline'] = dict(
-                    roofline(network, images), device=str(options.device), dtype=dtype, batch_size=batch_size
+            for dtype, batch_size in itertools.product(options.dtypes, options.batches_of(subject)):
+                self._say(f'{subject.name}: timing its layers in {dtype}, batch {batch_size}')
+                case = Case(
+                    subject, 'backbone', 'eager', dtype, batch_size, shape, options.device, options.channels_last
                 )
+                with self._surviving(entry, 'its layers could not be timed'):
+                    network, images, _ = case.network()
+                    where = dict(device=str(options.device), dtype=dtype, batch_size=batch_size)
+                    entry['rooflines'].append(dict(roofline(network, images), **where))
         _release(options.device)
         self._save(self.report)
 
@@ -429,11 +437,10 @@ def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
     """Most bytes of tensors that lived at once during one call, those of `owners` included, say weights."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
-    call(0)  # the optimizer's state is made in the first step
     tracker = MemTracker()
     tracker.track_external(*owners)
     with tracker:
-        call(1)
+        call(0)
     return max(of['Total'] for of in tracker.get_tracker_snapshot('peak').values())
 
 

@@ -56,6 +56,7 @@ class Footnotes:
         self._letters = {}
 
     def letter(self, sentence: str) -> str:
+        """Of a sentence: the next one, if it is new."""
         if sentence not in self._letters:
             index, letters = len(self._letters) + 1, ''
             while index:
@@ -65,6 +66,7 @@ class Footnotes:
         return self._letters[sentence]
 
     def mark(self, cell: Cell) -> str:
+        """The letters of a cell's sentences."""
         return ','.join(self.letter(sentence) for sentence in dict.fromkeys(cell.notes))
 
     def under(self, block: Block) -> dict[str, str]:
@@ -96,7 +98,9 @@ def blocks_of(report: dict) -> list[Block]:
         _comparisons(report),
         _split(models),
         Block(
-            'How near the backbones are to the floors', [], [[_floors(model)] for model in models if model['roofline']]
+            'How near the backbones are to the floors',
+            [],
+            [[_floors(model, roofline)] for model in models for roofline in model['rooflines']],
         ),
         Block('Evaluation', [], evaluations),
         Block('Deviations', [], [[Cell(f'{model["name"]}: {d}')] for model in models for d in model['deviations']]),
@@ -249,10 +253,10 @@ def _comparisons(report: dict) -> Block:
     titles = ['', 'times as fast', 'as', 'mode', 'scope', 'dtype', 'batch']
     alike = [i for i in range(3, 7) if len({line[i] for line in lines}) == 1]
     title = ', '.join(['Comparisons', *(f'{titles[i]} {lines[0][i]}' for i in alike if lines[0][i])])
-    shown = [i for i in range(7) if i not in alike]
-    rows = [[Cell(line[i], line[-1] if i == 1 else []) for i in shown] for line in lines]
+    kept = [i for i in range(7) if i not in alike]
+    rows = [[Cell(line[i], line[-1] if i == 1 else []) for i in kept] for line in lines]
     remark = 'in turn: median of the ratios of the turns, and its 95 % interval'
-    return Block(title, [titles[i] for i in shown], rows, [remark])
+    return Block(title, [titles[i] for i in kept], rows, [remark])
 
 
 def _split(models: list[dict]) -> Block:
@@ -271,9 +275,8 @@ def _split(models: list[dict]) -> Block:
     return Block("Where a detector's time goes, ms", columns, rows)
 
 
-def _floors(model: dict) -> Cell:
+def _floors(model: dict, roofline: dict) -> Cell:
     """What arithmetic and memory alone would take, and how many times as long each mode takes."""
-    roofline = model['roofline']
     arithmetic, memory = roofline['arithmetic_floor_ms'], roofline['memory_floor_ms']
     alike = {key: roofline[key] for key in ('dtype', 'batch_size')} | {'scope': 'backbone'}
     rows = [m for m in model['measurements'] if alike.items() <= m.items() and m['latency_ms']]
@@ -328,8 +331,8 @@ def flat(value, key: str = '') -> dict:
         return {key: size(value) if key.endswith('shape') else '; '.join(map(str, value))}
     if not isinstance(value, dict):
         return {key: value}
-    flat = {}
+    found = {}
     for name, inner in value.items():
         if name not in ('samples', 'layers', 'measurements', 'labels'):
-            flat |= flat(inner, f'{key}.{name}' if key else str(name))
-    return flat
+            found |= flat(inner, f'{key}.{name}' if key else str(name))
+    return found

@@ -1,6 +1,7 @@
 """One ONNX file, checked, or one clear line."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from networks import off, settled
 
 from fasternet_mm import FasterNet
 from fasternet_mm.deploy import openvino_session, switch_to_deploy, to_onnx
+from fasternet_mm.deploy.onnx import relative_difference
 from fasternet_mm.engine.cli import load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.report import from_config
@@ -28,7 +30,7 @@ def test_a_classifier_of_any_batch_and_size(run_tool, tiny_classifier_config, tm
     subject = from_config(load_config(str(tiny_classifier_config)), str(tiny_classifier_config), None)
     model, checkpoint, out = settled(subject.model), tmp_path / 'weights.pth', tmp_path / 'model.onnx'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    done = run_tool('export.py', tiny_classifier_config, checkpoint, '--out', out, '--shape', '64', '64', '--dynamic')
+    done = run_tool('export.py', tiny_classifier_config, '--out', out, '--shape', '64', '64', '--dynamic', checkpoint)
     assert 'ONNX Runtime: off PyTorch by at most' in done.stdout and not list(tmp_path.glob('*.partial'))
     for shape in [(1, 3, 64, 64), (3, 3, 100, 72)]:
         images = torch.randn(shape)
@@ -110,13 +112,19 @@ def test_a_runtime_that_computes_something_else_writes_nothing(tiny_classifier_c
         (['--shape', '8', '8'], '--shape must be at least 32, but is 8 8'),
         (['nowhere.pth'], 'checkpoint not found: nowhere.pth'),
         (['--out', '/proc/nowhere/x.onnx'], '--out /proc/nowhere/x.onnx is not writable'),
-        (['--what', 'backbone+neck'], '--what backbone+neck: ImageClassifier has no such part'),
+        (['--what', 'backbone+neck'], '--what backbone+neck: ImageClassifier has no such part that can be exported'),
     ],
 )
 def test_one_clear_line(run_tool, tiny_classifier_config, tmp_path, arguments, message):
     where = [] if '--out' in arguments else ['--out', tmp_path / 'x.onnx']
     done = run_tool('export.py', tiny_classifier_config, *arguments, *where, check=False)
     assert message in one_line(done)
+
+
+def test_a_map_that_is_nan_is_not_equal():
+    ones, nan = torch.ones(2), torch.full((2,), torch.nan)
+    assert math.isnan(relative_difference([ones, nan, ones], [ones, ones, ones]))
+    assert relative_difference([ones, 3 * ones], [ones, 2 * ones]) == pytest.approx(0.5)
 
 
 def test_a_package_that_is_missing(monkeypatch, tiny):

@@ -147,7 +147,7 @@ def test_norms_of_necks_and_heads(tiny):
     shared = nn.Conv2d(8, 8, 3, padding=1)
     model = nn.Module()
     model.backbone = FasterNet(**tiny)
-    model.own = ConvModule(8, 8, 3, norm_cfg=dict(type='BN'))
+    model.own = ConvModule(8, 8, 3, norm_cfg=dict(type='BN'), efficient_conv_bn_eval=True)
     model.first, model.second = (ConvModule(8, 8, 3, padding=1, norm_cfg=dict(type='BN')) for _ in range(2))
     model.first.conv = model.second.conv = shared
     trained, x = settled(model), torch.randn(1, 8, 16, 16)
@@ -250,6 +250,21 @@ def test_the_products_for_cuda(act, dtype, monkeypatch):
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             assert off(model(images), want) < (1e-5 if dtype == torch.float32 else 2e-2)
     assert len(calls) == 2 * 5
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, 'conv'), reason='this torch knows TF32 by allow_tf32 alone')
+def test_tf32_may_be_set_by_any_of_torchs_names():
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.conv.fp32_precision, products.fp32_precision
+    try:
+        cudnn.conv.fp32_precision, products.fp32_precision = 'tf32', 'ieee'
+        assert not deployed._products_are_as_fast()
+        products.fp32_precision = 'tf32'
+        assert deployed._products_are_as_fast()
+        cudnn.conv.fp32_precision = products.fp32_precision = 'ieee'
+        assert deployed._products_are_as_fast()
+    finally:
+        cudnn.conv.fp32_precision, products.fp32_precision = before
 
 
 def test_a_traced_and_an_exported_backbone(tiny, tmp_path):

@@ -51,6 +51,20 @@ def test_each_shape_has_its_graph_up_to_a_bound(graphs):
     assert [graph.replays for graph, *_ in graphs._graphs.values()] == [2, 2]  # the third shape has none
 
 
+def test_graphs_of_other_weights_or_another_mode_are_dropped(graphs):
+    images = torch.randn(1, 3, 64, 64)
+    for change in (
+        lambda: graphs.load_state_dict(graphs.state_dict()),
+        lambda: graphs.eval(),
+        lambda: graphs.to(torch.float32),
+    ):
+        with torch.inference_mode():
+            graphs(images)
+        assert graphs._graphs
+        change()
+        assert not graphs._graphs
+
+
 def test_elsewhere_than_on_cuda_the_network_runs_as_it_is(tiny):
     model = CudaGraphs(FasterNet(**tiny).eval())
     images = torch.randn(1, 3, 64, 64)

@@ -46,7 +46,7 @@ def failed(scope: str, mode: str) -> dict:
 def model(name: str, kind: str, **other) -> dict:
     usual = dict(
         name=name, kind=kind, config=None, config_sha256='0' * 64, checkpoint=None, checkpoint_sha256=None, labels=[],
-        error=None, parameters=1_230_000, deviations=[], evaluation=None, measurements=[], split=None, roofline=None,
+        error=None, parameters=1_230_000, deviations=[], evaluation=None, measurements=[], split=None, rooflines=[],
         multiply_adds=dict(total=4.5e9, parts={'backbone': 2e9}, shape=[64, 96], convention='made up', table4=None),
         published=None,
     )  # fmt: skip
@@ -78,10 +78,10 @@ def report() -> dict:
             shape=[64, 96], parts={'backbone': 8.0, 'neck': 4.0, 'head': 7.0}, total_ms=19.0, whole_ms=20.0,
             disagreement=-0.05, labels=['parts were timed one by one'],
         ),
-        roofline=dict(
+        rooflines=[dict(
             matmul_gflops=1000.0, copy_gb_per_s=50.0, arithmetic_floor_ms=4.0, memory_floor_ms=3.0, device='cuda:0',
             dtype='fp32', batch_size=1, layers=layers,
-        ),
+        )],
     )  # fmt: skip
     other = model(
         'ResNet-Y',
@@ -287,7 +287,7 @@ def test_pictures(report):
 
 def test_no_picture_without_data(report):
     for one in report['models']:
-        one.update(measurements=[], split=None, roofline=None)
+        one.update(measurements=[], split=None, rooflines=[])
     assert pictures(report) == {}
 
 

@@ -123,13 +123,21 @@ def test_a_training_step_beside_timms(classifier):
 def test_the_floors_under_a_backbone(classifier):
     report = run([classifier], modes=['eager', 'deploy'], batch_sizes=[4], scopes=['backbone', 'roofline'])
     (model,) = report['models']
-    floors, counted = model['roofline'], model['multiply_adds']['parts']['backbone']
+    floors, counted = model['rooflines'][0], model['multiply_adds']['parts']['backbone']
     assert floors['batch_size'] == 4
     assert floors['arithmetic_floor_ms'] == pytest.approx(4 * 2 * counted / floors['matmul_gflops'] / 1e6)
     weights = 4 * sum(p.numel() for m in classifier.model.backbone.modules() if isinstance(m, torch.nn.Conv2d)
                       for p in m.parameters())  # fmt: skip
     assert floors['memory_floor_ms'] > weights / floors['copy_gb_per_s'] / 1e6
     assert 'How near the backbones are to the floors' in markdown(report) and 'deploy ' in markdown(report)
+
+
+def test_floors_for_each_dtype_and_batch_size(classifier):
+    settings = dict(modes=['eager'], dtypes=['fp32', 'bf16'], batch_sizes=[1, 4], scopes=['backbone', 'roofline'])
+    (model,) = run([classifier], **settings)['models']
+    found = {(floors['dtype'], floors['batch_size']): floors for floors in model['rooflines']}
+    assert set(found) == {(row['dtype'], row['batch_size']) for row in model['measurements']}
+    assert all(floors['memory_floor_ms'] > 0 for floors in found.values())
 
 
 def test_a_detector_its_split_and_its_layers(detector):
@@ -142,9 +150,9 @@ def test_a_detector_its_split_and_its_layers(detector):
     assert list(split['parts']) == names and all(value > 0 for value in split['parts'].values())
     assert split['total_ms'] == pytest.approx(sum(split['parts'].values()))
     assert split['disagreement'] == pytest.approx(split['total_ms'] / split['whole_ms'] - 1)
-    kinds = {layer['kind'] for layer in model['roofline']['layers']}
+    kinds = {layer['kind'] for layer in model['rooflines'][0]['layers']}
     assert kinds == {'stem', 'BN', 'PConv', 'PWConv', 'merging', 'activation', 'other'}
-    assert sum(layer['share'] for layer in model['roofline']['layers']) == pytest.approx(1)
+    assert sum(layer['share'] for layer in model['rooflines'][0]['layers']) == pytest.approx(1)
 
 
 def test_photographs_where_there_are_some_and_noise_where_not(detector, tmp_path):

@@ -1,6 +1,7 @@
 """``tools/report.py`` from the command line: what it writes, and what it says of a wrong input."""
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import REPO, one_line
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -21,6 +23,19 @@ def trained(tiny_config, run_tool, tmp_path):
     config = tiny_config(epochs=1, extra=f"test_evaluator = dict(val_evaluator, outfile_prefix='{tmp_path}/dump')\n")
     run_tool('train.py', config)
     return config, tmp_path / 'work' / 'epoch_1.pth'
+
+
+def test_cuda_without_a_number_is_the_first_device(monkeypatch):
+    spec = importlib.util.spec_from_file_location('report_tool', REPO / 'tools' / 'report.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    chosen = []
+    for name, instead in (('is_available', lambda: True), ('device_count', lambda: 2), ('set_device', chosen.append)):
+        monkeypatch.setattr(torch.cuda, name, instead)
+    for device in ('cuda', 'cuda:1'):
+        monkeypatch.setattr(sys, 'argv', ['report.py', 'x.py', '--out', 'x', '--device', device])
+        assert tool.options_of(tool.parse_args()).device == torch.device(device)
+    assert chosen == [0, 1]  # torch takes no device without a number here
 
 
 def test_accuracy_and_latency_of_a_detector(trained, run_tool, tmp_path, sample):
