@@ -12,8 +12,8 @@ from rich.text import Text
 
 from ..errors import UserError
 from ..files import AtomicLocalBackend
-from .plots import device_name, pictures
-from .tables import Block, Cell, Footnotes, blocks_of, flat, shown
+from .plots import pictures
+from .tables import Block, Cell, Footnotes, blocks_of, device_name, flat, shown
 
 SCHEMA = 'fasternet_mm.report/1'
 INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'

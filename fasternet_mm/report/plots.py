@@ -12,11 +12,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-# the quantities of a kind of model: the evaluator's name, the factor that makes it per cent, the published name
-ACCURACIES = {
-    'detector': {'box AP': ('bbox_mAP', 100, 'box_ap'), 'mask AP': ('segm_mAP', 100, 'mask_ap')},
-    'classifier': {'top-1': ('top1', 1, 'top1'), 'top-5': ('top5', 1, 'top5')},
-}
+from .tables import ACCURACIES, device_name, measured_accuracy, number
 
 _ACCENT, _GREY, _INK = '#d1350f', '#868e96', '#343a40'
 _MODES = {
@@ -67,31 +63,6 @@ def pictures(report: dict) -> dict[str, bytes]:
         'roofline.png': _roofline(report),
     }
     return {name: _png(figure) for name, figure in drawn.items() if figure}
-
-
-def number(value: float) -> str:
-    """A number with three digits, or all before the point, and without an exponent."""
-    if not math.isfinite(value):
-        return str(value)
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f'{value:.{min(max(digits, 0), 6)}f}'
-
-
-def device_name(report: dict, device: str) -> str:
-    """What stands behind 'cpu' or 'cuda:0' in a report."""
-    machine = report['environment']['before']
-    if device.startswith('cuda') and machine['gpu']:
-        return machine['gpu']['name']
-    return machine['host']['cpu'] if device == 'cpu' else device
-
-
-def measured_accuracy(model: dict, quantity: str) -> float | None:
-    """A model's evaluated accuracy in per cent; None where it was not evaluated."""
-    wanted, factor, _ = ACCURACIES[model['kind']][quantity]
-    for name, value in ((model['evaluation'] or {}).get('metrics') or {}).items():
-        if name.rpartition('/')[2] == wanted:
-            return value * factor
-    return None
 
 
 def _caption(report: dict, shown: list[tuple[dict, dict | None, list[str]]]) -> str:

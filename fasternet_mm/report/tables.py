@@ -1,10 +1,14 @@
 """What a report shows, as tables of text: the same in the terminal and in files."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .plots import ACCURACIES, measured_accuracy, number
-
+# the quantities of a kind of model: the evaluator's name, the factor that makes it per cent, the published name
+ACCURACIES = {
+    'detector': {'box AP': ('bbox_mAP', 100, 'box_ap'), 'mask AP': ('segm_mAP', 100, 'mask_ap')},
+    'classifier': {'top-1': ('top1', 1, 'top1'), 'top-5': ('top5', 1, 'top5')},
+}
 _PUBLISHED = {
     'params_m': 'params (M)',
     'gflops': 'MACs (G)',
@@ -336,3 +340,28 @@ def flat(value, key: str = '') -> dict:
         if name not in ('samples', 'layers', 'measurements', 'labels'):
             found |= flat(inner, f'{key}.{name}' if key else str(name))
     return found
+
+
+def number(value: float) -> str:
+    """A number with three digits, or all before the point, and without an exponent."""
+    if not math.isfinite(value):
+        return str(value)
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f'{value:.{min(max(digits, 0), 6)}f}'
+
+
+def device_name(report: dict, device: str) -> str:
+    """What stands behind 'cpu' or 'cuda:0' in a report."""
+    machine = report['environment']['before']
+    if device.startswith('cuda') and machine['gpu']:
+        return machine['gpu']['name']
+    return machine['host']['cpu'] if device == 'cpu' else device
+
+
+def measured_accuracy(model: dict, quantity: str) -> float | None:
+    """A model's evaluated accuracy in per cent; None where it was not evaluated."""
+    wanted, factor, _ = ACCURACIES[model['kind']][quantity]
+    for name, value in ((model['evaluation'] or {}).get('metrics') or {}).items():
+        if name.rpartition('/')[2] == wanted:
+            return value * factor
+    return None
