@@ -1,5 +1,6 @@
 """Where the time goes: the parts of a detector, and the layers of a backbone against the machine's roofs."""
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -229,6 +230,7 @@ def _best(call: Callable[[int], object], device: torch.device) -> float:
     return min(timed(call, turn, device)[0] for turn in range(10)) / 1e3
 
 
+@functools.cache  # one roof for all models of a run
 @torch.inference_mode()
 def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == 'cuda' else 2048
@@ -242,6 +244,7 @@ def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / fastest / 1e9
 
 
+@functools.cache
 def _copy_gb(device: torch.device, dtype: torch.dtype) -> float:
     source = torch.zeros(2**28 // dtype.itemsize, device=device, dtype=dtype)  # 256 MiB
     target = torch.empty_like(source)

@@ -83,17 +83,20 @@ class Case:
         model, dtype = self.subject.model, DTYPES[self.dtype]
         model = model.backbone if self.scope == 'backbone' else model
         network, labels = in_mode(model, self.mode, self.device, self.channels_last)
-        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
         if self.mode in RUNTIMES:
+            images = self._images(torch.float32)
             return self._by_runtime(network, images), images, labels
-        network, images = network.to(dtype), images.to(self.device, dtype)
-        if self.channels_last:
-            images = images.to(memory_format=torch.channels_last)
+        network, images = network.to(dtype), self._images(dtype)
         if self.mode == 'graphs':
             network = CudaGraphs(network)
         if self.mode in COMPILERS:
             compiled(network, self.mode)
         return network, images, labels
+
+    def _images(self, dtype: torch.dtype) -> Tensor:
+        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
+        images = images.to(self.device, dtype)
+        return images.to(memory_format=torch.channels_last) if self.channels_last else images
 
     def training(self) -> Callable:
         """One training step of a classifier: forward, backward, AdamW; half precision is autocast.
@@ -106,10 +109,7 @@ class Case:
         for module in model.modules():
             if hasattr(module, 'drop_prob'):
                 module.drop_prob = 0.0
-        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
-        images = images.to(self.device)
-        if self.channels_last:
-            images = images.to(memory_format=torch.channels_last)
+        images = self._images(torch.float32)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
         def step(turn: int) -> None:

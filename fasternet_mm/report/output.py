@@ -135,13 +135,15 @@ def csv_text(report: dict) -> str:
     """
     lines = []
     for model in report['models']:
-        common = flat(model)
+        common = {'complete': report['complete'], 'created': report['created'], **flat(model)}
         common['model_error'] = common.pop('error')
         for m in model['measurements'] or [{}]:
             nested = [model, m, model['evaluation'] or {}, model['split'] or {}]
             labels = dict.fromkeys(label for holder in nested for label in holder.get('labels', ()))
             own = flat({key: value for key, value in m.items() if not m['error'] or key not in _NUMBERS})
-            line = {'complete': report['complete'], 'created': report['created'], **common, **own}
+            where = m.get('dtype'), m.get('batch_size')
+            roofline = next((one for one in model['rooflines'] if (one['dtype'], one['batch_size']) == where), {})
+            line = common | flat(roofline, 'roofline') | own
             line = {name: value for name, value in line.items() if value is not None}
             lines.append(line | {'labels': '; '.join(labels)})
     names = list(dict.fromkeys([*_CSV, *(name for line in lines for name in line)]))

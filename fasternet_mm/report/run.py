@@ -1,13 +1,10 @@
 """A report, measured: what `tools/report.py` does between reading its command line and writing its files."""
 
 import copy
-import ctypes
-import gc
-import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +17,7 @@ from .case import Case
 from .counting import count_classifier, count_detector, count_parameters
 from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
+from .memory import can_count_tensors, held, peak_memory, peak_of_tensors, release
 from .modes import DTYPES, GRAPHS, MODES, PLAIN_MODES
 from .output import SCHEMA
 from .subject import Subject
@@ -27,7 +25,6 @@ from .suites import Row
 from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 
 SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
-_MEM_TRACKER = 'torch.distributed._tools.mem_tracker'  # from torch 2.5 on
 # the row of each table that the others take turns with
 _REFERENCES = dict(table3='FasterNet-T2', table4='FasterNet-S')
 
@@ -285,20 +282,20 @@ class Reporter:
             self._say(f'{subject.name}, {scope}, {mode}: {row["latency_ms"]["p50"]:.2f} ms')
         self._compared([(subject.name, row) for subject, row, _ in ready])
         ready.clear()
-        _release(options.device)
+        release(options.device)
 
     def _prepared(self, case: Case, row: dict) -> Callable[[int], object]:
-        _release(case.device)
-        others = _held(case.device)
+        release(case.device)
+        others = held(case.device)
         call, row['difference'], labels = case.prepare()
         row['labels'] += labels
         row['shape'] = list(case.shape)
-        _release(case.device)  # what it was compared with
+        release(case.device)  # what it was compared with
         if case.mode in GRAPHS:  # its buffers were taken when it was recorded, and no peak shows them
             return call
         if case.scope == 'training':
             call(0)  # the optimizer's state is made in the first step
-        if case.scope == 'training' and case.device.type == 'cpu' and importlib.util.find_spec(_MEM_TRACKER):
+        if case.scope == 'training' and case.device.type == 'cpu' and can_count_tensors():
             row['peak_memory'], row['peak_memory_of'] = peak_of_tensors(call, call.owners), 'tensors'
         else:
             row['peak_memory'], row['peak_memory_of'] = peak_memory(call, case.device, others)
@@ -347,7 +344,7 @@ class Reporter:
                     network, images, _ = case.network()
                     where = dict(device=str(options.device), dtype=dtype, batch_size=batch_size)
                     entry['rooflines'].append(dict(roofline(network, images), **where))
-        _release(options.device)
+        release(options.device)
         self._save(self.report)
 
     @contextmanager
@@ -360,7 +357,7 @@ class Reporter:
         except Exception as error:
             row['error'] = _one_line(error)
             self._say(f'{name}, {row["scope"]}, {row["mode"]} {row["dtype"]} batch {row["batch_size"]}: {row["error"]}')
-            _release(self._options.device)
+            release(self._options.device)
 
 
 def check_continues(report: dict, new: dict) -> None:
@@ -407,54 +404,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
         return 'out of memory'
     return text if isinstance(error, UserError) else f'{type(error).__name__}: {text[:300]}'
-
-
-def _release(device: torch.device) -> None:
-    gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.empty_cache()
-    else:
-        with suppress(OSError, AttributeError):  # glibc keeps what is freed
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def _held(device: torch.device) -> int:
-    """Bytes that are in use now: of CUDA's allocator, or resident in this process (0 where that cannot be read)."""
-    if device.type == 'cuda':
-        return torch.cuda.memory_allocated(device)
-    return _of_process('VmRSS') or 0
-
-
-def _of_process(field: str) -> int | None:
-    status = Path('/proc/self/status')
-    if not status.exists():
-        return None
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
-
-
-def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
-    """Most bytes of tensors that lived at once during one call, those of `owners` included, say weights."""
-    from torch.distributed._tools.mem_tracker import MemTracker
-
-    tracker = MemTracker()
-    tracker.track_external(*owners)
-    with tracker:
-        call(0)
-    return max(of['Total'] for of in tracker.get_tracker_snapshot('peak').values())
-
-
-def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
-    """Most bytes during one call, less those of `others`: of CUDA's allocator, or resident in this process (Linux)."""
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-        call(0)
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - others, 'CUDA allocator'
-    try:
-        Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from what is resident now
-    except OSError:
-        call(0)
-        return None, None
-    call(0)
-    return _of_process('VmHWM') - others, 'process, less what it held before'

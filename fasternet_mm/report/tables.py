@@ -337,7 +337,7 @@ def flat(value, key: str = '') -> dict:
         return {key: value}
     found = {}
     for name, inner in value.items():
-        if name not in ('samples', 'layers', 'measurements', 'labels'):
+        if name not in ('samples', 'layers', 'measurements', 'labels', 'rooflines'):
             found |= flat(inner, f'{key}.{name}' if key else str(name))
     return found
 

@@ -202,6 +202,9 @@ def test_csv_has_a_line_for_each_measurement_and_for_a_model_without(report):
     assert lines[0]['labels'] == 'random weights; the machine was busy; parts were timed one by one'
     assert lines[2]['error'] == ERROR and lines[2]['latency_ms.p50'] == lines[2]['throughput'] == ''
     assert float(lines[4]['evaluation.metrics.coco/bbox_mAP']) == 0.251
+    # the floors of its own dtype and batch size, without layers
+    assert [line['roofline.memory_floor_ms'] for line in lines[:2]] == ['3.0', '']
+    assert not any('layers' in name or name == 'rooflines' for name in lines[0])
     assert lines[5]['model_error'] == 'it could not be built' and lines[5]['mode'] == ''
 
 
