@@ -1,4 +1,4 @@
-class UserError(Exception):
+class UserError(ValueError):
     """A wrong input that the user can mend; the command-line tools print its text as one line."""
 
 

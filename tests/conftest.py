@@ -8,41 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run in parallel, and so do the processes they start
 torch.set_num_threads(1)
 
 import fasternet_mm  # noqa: E402, F401
 
 # isort: split
-from mmengine.config import Config  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
-from mmpretrain.registry import MODELS  # noqa: E402
 
-REPO = Path(__file__).parents[1]
-SHARED = REPO.parent / 'shared'
-CLASSES = ('blue', 'green', 'red')
-
-
-def classifier_config(arch: str) -> Config:
-    return Config.fromfile(REPO / 'configs' / f'fasternet_{arch}_in1k.py')
-
-
-def build_classifier(arch: str, **head) -> torch.nn.Module:
-    """The shipped ImageNet classifier of a variant."""
-    cfg = classifier_config(arch)
-    cfg.model.head.update(head)
-    cfg.model.data_preprocessor = cfg.data_preprocessor
-    return MODELS.build(cfg.model)
-
-
-def one_line(done: subprocess.CompletedProcess) -> str:
-    """The error that a tool ended with, which is one line."""
-    assert done.returncode != 0
-    assert 'Traceback' not in done.stderr, done.stderr[-2000:]
-    line = done.stderr.strip().splitlines()[-1]
-    assert ': error: ' in line, done.stderr[-2000:]
-    return line
+from .helpers import CLASSES, REPO, SHARED  # noqa: E402
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPO
-from golden import TABLES, VARIANTS, official_state_dict, relative
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 from mmpretrain.apis import ModelHub
 
 from fasternet_mm import hub
 from fasternet_mm.errors import CheckpointError
+from tests.helpers import REPO, relative_error
+from tests.helpers.golden import TABLES, VARIANTS, official_state_dict
 
 pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 
@@ -66,7 +66,7 @@ def test_inference_of_one_picture(weights, picture):
     image = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.no_grad():
         scores = model(torch.from_numpy(image).permute(2, 0, 1)[None].float()).softmax(1)[0]
-    assert relative(result['pred_scores'], scores) < 1e-3
+    assert relative_error(result['pred_scores'], scores) < 1e-3
 
 
 def test_the_inferencer(weights, picture):

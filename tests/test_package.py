@@ -8,9 +8,9 @@ import sys
 import zipfile
 
 import pytest
-from conftest import REPO
 
 import fasternet_mm
+from tests.helpers import REPO
 
 
 @pytest.fixture(scope='module')

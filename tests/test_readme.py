@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from conftest import REPO
+
+from tests.helpers import REPO
 
 README = (REPO / 'README.md').read_text()
 CODE = re.findall(r'```(\w+)\n(.*?)```', README, re.S)

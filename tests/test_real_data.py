@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
-from conftest import REPO
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from tests.helpers import REPO
 
 
 def test_the_shipped_s_config_trains_on_coco_and_prints_pycocotools_ap(shared_data, run_tool, tmp_path):

@@ -5,12 +5,12 @@ import hashlib
 import pytest
 import timm
 import torch
-from golden import official_state_dict
 from mmengine.runner import save_checkpoint
 from mmpretrain.registry import MODELS
 
 from fasternet_mm.checkpoint import convert_checkpoint, convert_state_dict
 from fasternet_mm.errors import CheckpointError, UserError
+from tests.helpers.golden import official_state_dict
 
 pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 

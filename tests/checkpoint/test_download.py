@@ -7,12 +7,12 @@ import threading
 
 import pytest
 import torch
-from golden import TABLES, official_state_dict
 from mmengine.runner import CheckpointLoader
 
 from fasternet_mm import FasterNet
 from fasternet_mm.checkpoint import checkpoint_sha256, official, official_url
 from fasternet_mm.errors import CheckpointError
+from tests.helpers.golden import TABLES, official_state_dict
 
 WEIGHTS = official_state_dict('t0', 'detection_backbone', seed=0)
 

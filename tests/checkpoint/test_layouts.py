@@ -7,8 +7,6 @@ import re
 import pytest
 import timm
 import torch
-from conftest import REPO, build_classifier
-from golden import LAYOUT, VARIANTS, official_state_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS as DETECTORS
@@ -22,6 +20,8 @@ from mmpretrain.registry import MODELS
 from fasternet_mm import FasterNet
 from fasternet_mm.checkpoint import Layout, convert_state_dict
 from fasternet_mm.errors import CheckpointError
+from tests.helpers import REPO, build_classifier
+from tests.helpers.golden import LAYOUT, VARIANTS, official_state_dict
 
 pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden import official_state_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
@@ -21,6 +20,7 @@ from mmengine.utils import digit_version
 
 from fasternet_mm import FasterNet
 from fasternet_mm.errors import CheckpointError
+from tests.helpers.golden import official_state_dict
 
 MARK = Path(tempfile.mkdtemp()) / 'it_ran'
 

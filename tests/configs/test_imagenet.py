@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, build_classifier, classifier_config
-from golden import TABLES, VARIANTS
 from mmcv.transforms import Compose
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
+
+from tests.helpers import CLASSES, build_classifier, classifier_config
+from tests.helpers.golden import TABLES, VARIANTS
 
 pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
-from golden import TABLES
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
@@ -12,6 +10,8 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
 from fasternet_mm.checkpoint import official_url
+from tests.helpers import REPO
+from tests.helpers.golden import TABLES
 
 RECIPE = TABLES['table7_coco_recipe']
 NETWORKS = TABLES['table8_variants']

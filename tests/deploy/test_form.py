@@ -5,15 +5,12 @@ import pickle
 
 import pytest
 import torch
-from conftest import build_classifier
-from golden import VARIANTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmpretrain.registry import MODELS
-from networks import HALF, off, settled
 from torch import nn
 
 import fasternet_mm.models.deployed as deployed
@@ -22,6 +19,9 @@ from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.engine.cli import load_config
 from fasternet_mm.errors import CheckpointError, UserError
 from fasternet_mm.report.case import raw_outputs
+from tests.helpers import build_classifier, relative_error
+from tests.helpers.golden import VARIANTS
+from tests.helpers.networks import HALF, settled
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,7 +52,7 @@ def test_any_backbone_at_any_size(
         images = torch.randn(batch, 3, *shape)
         given = images.clone()
         with torch.set_grad_enabled(grad):
-            assert off(model(images), trained(images)) < 1e-5
+            assert relative_error(model(images), trained(images)) < 1e-5
         torch.testing.assert_close(images, given, rtol=0, atol=0)
 
 
@@ -63,8 +63,8 @@ def test_all_six_variants_and_their_classifiers(arch):
     model = switch_to_deploy(copy.deepcopy(trained))
     assert not [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with torch.inference_mode():
-        assert off(model.backbone(images), trained.backbone(images)) < 1e-5
-        assert off([model(images)], [trained(images)]) < 1e-5
+        assert relative_error(model.backbone(images), trained.backbone(images)) < 1e-5
+        assert relative_error([model(images)], [trained(images)]) < 1e-5
 
 
 @pytest.mark.usefixtures('mmpretrain_scope')
@@ -83,7 +83,7 @@ def test_in_half_precision_it_is_as_near_to_fp32_as_the_trained_form_is(arch, wa
                 outs = [net(images) for net in (trained, model)]
     assert all(out.dtype == dtype for out in outs[1])
     for theirs, ours, want in zip(*outs, exact):
-        assert off([ours], [want]) < 1.1 * off([theirs], [want])
+        assert relative_error([ours], [want]) < 1.1 * relative_error([theirs], [want])
 
 
 def build_detector(tiny_config):
@@ -114,11 +114,11 @@ def test_a_whole_mask_rcnn_detects_the_same(tiny_config):
     (maps, want), (deployed_maps, got) = found
     flat = lambda parts: [x for part in parts for x in (part if isinstance(part, tuple | list) else [part])]  # noqa: E731
     flat_maps, flat_want = flat(flat(deployed_maps)), flat(flat(maps))
-    assert off(flat_maps, flat_want) < 1e-5
+    assert relative_error(flat_maps, flat_want) < 1e-5
     for a, b in zip(got, want):
         a, b = a.pred_instances, b.pred_instances
         assert len(a) == len(b) > 0
-        assert off([a.bboxes, a.scores], [b.bboxes, b.scores]) < 1e-5
+        assert relative_error([a.bboxes, a.scores], [b.bboxes, b.scores]) < 1e-5
         assert torch.equal(a.labels, b.labels) and (a.masks != b.masks).float().mean() < 1e-3
 
 
@@ -129,7 +129,7 @@ def test_convolutions_that_compute_their_weights_are_left_alone(tiny_config):
         trained = settled(MODELS.build(dict(cfg.model, _scope_='mmdet')))
     model, images = switch_to_deploy(copy.deepcopy(trained)), torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
-        assert off(model.extract_feat(images), trained.extract_feat(images)) < 1e-5
+        assert relative_error(model.extract_feat(images), trained.extract_feat(images)) < 1e-5
 
 
 def test_of_two_backbones_both_are_changed_or_neither(tiny):
@@ -154,7 +154,7 @@ def test_norms_of_necks_and_heads(tiny):
     with torch.inference_mode():
         want = [trained.own(x), trained.first(x), trained.second(x)]
         model = switch_to_deploy(copy.deepcopy(trained))
-        assert off([model.own(x), model.first(x), model.second(x)], want) < 1e-5
+        assert relative_error([model.own(x), model.first(x), model.second(x)], want) < 1e-5
     assert isinstance(model.own.norm, nn.Identity) and isinstance(model.second.norm, nn.BatchNorm2d)
 
 
@@ -218,7 +218,7 @@ def test_gradients_of_the_image(tiny):
         x = images.clone().requires_grad_()
         net(x)[-1].square().sum().backward()
         gradients.append(x.grad)
-    assert off(gradients[1:], gradients[:1]) < 1e-5
+    assert relative_error(gradients[1:], gradients[:1]) < 1e-5
 
 
 def test_without_onednn_ordinary_operators_serve(tiny, monkeypatch):
@@ -228,7 +228,7 @@ def test_without_onednn_ordinary_operators_serve(tiny, monkeypatch):
     monkeypatch.setattr(deployed, 'print_log', lambda message, *_: said.append(message))
     model = switch_to_deploy(copy.deepcopy(trained))
     with torch.inference_mode():
-        assert off(model(images), trained(images)) < 1e-5
+        assert relative_error(model(images), trained(images)) < 1e-5
     assert len(said) == 1 and 'This PyTorch has no oneDNN' in said[0]
 
 
@@ -248,7 +248,7 @@ def test_the_products_for_cuda(act, dtype, monkeypatch):
         want = trained(images)
         images = images.contiguous(memory_format=torch.channels_last)  # as the stem does on CUDA
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
-            assert off(model(images), want) < (1e-5 if dtype == torch.float32 else 2e-2)
+            assert relative_error(model(images), want) < (1e-5 if dtype == torch.float32 else 2e-2)
     assert len(calls) == 2 * 5
 
 
@@ -272,10 +272,10 @@ def test_a_traced_and_an_exported_backbone(tiny, tmp_path):
     model = switch_to_deploy(copy.deepcopy(trained))
     want = trained(images)
     torch.jit.save(torch.jit.trace(model, images), tmp_path / 'traced.pt')
-    assert off(torch.jit.load(tmp_path / 'traced.pt')(images), want) < 1e-5
+    assert relative_error(torch.jit.load(tmp_path / 'traced.pt')(images), want) < 1e-5
     torch.export.save(torch.export.export(model, (images,)), tmp_path / 'exported.pt2')
     loaded = torch.export.load(tmp_path / 'exported.pt2')
-    assert off(loaded.module()(images), want) < 1e-5
+    assert relative_error(loaded.module()(images), want) < 1e-5
     operators = {str(node.target) for node in loaded.graph.nodes if node.op == 'call_function'}
     assert not [name for name in operators if 'mkldnn' in name or 'batch_norm' in name]
 

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+
+from tests.helpers import REPO
 
 
 def losses(work_dir: Path) -> dict[int, float]:

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from conftest import build_classifier
-from golden import TABLES, official_state_dict
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -11,6 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasternet_mm import FasterNet, FasterNetClsHead
+from tests.helpers import build_classifier
+from tests.helpers.golden import TABLES, official_state_dict
 
 pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 

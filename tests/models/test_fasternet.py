@@ -2,15 +2,15 @@ import copy
 
 import pytest
 import torch
-from golden import LAYOUT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import HALF, OLD
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from fasternet_mm import FasterNet
 from fasternet_mm.models.deployed import HAS_ONEDNN
+from tests.helpers.golden import LAYOUT
+from tests.helpers.networks import HALF, OLD
 
 
 def strides_of(size: int) -> list[int]:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import build_classifier
-from golden import DATA, image, official_state_dict, relative
 
 from fasternet_mm import FasterNet
 from fasternet_mm.checkpoint import convert_state_dict
+from tests.helpers import build_classifier, relative_error
+from tests.helpers.golden import DATA, image, official_state_dict
 
 pytestmark = pytest.mark.usefixtures('mmpretrain_scope')
 
@@ -26,7 +26,7 @@ def test_four_features_in_fp32(detection_backbone):
     with torch.no_grad():
         outs = detection_backbone.eval()(image(SHAPE, seed=5))
     for i, out in enumerate(outs):
-        assert relative(out, GOLDEN[f'feature{i}']) < 1e-5
+        assert relative_error(out, GOLDEN[f'feature{i}']) < 1e-5
 
 
 @pytest.mark.parametrize(('arch', 'seeds'), [('t0', (0, 1)), ('t2', (2, 3))])
@@ -37,14 +37,14 @@ def test_logits_in_fp32(arch, seeds):
     for name in golden:
         shape = tuple(map(int, name.removeprefix('logits_').split('x')))
         with torch.no_grad():
-            assert relative(model(image(shape, seeds[1])), golden[name]) < 1e-5
+            assert relative_error(model(image(shape, seeds[1])), golden[name]) < 1e-5
 
 
 def test_a_training_step_in_fp64(detection_backbone):
     model = detection_backbone.double().train()
     loss = sum((y**3).mean() for y in model(image(SHAPE, seed=5).double()))
     loss.backward()
-    assert relative(loss.detach(), GOLDEN['train_loss']) < 1e-5
+    assert relative_error(loss.detach(), GOLDEN['train_loss']) < 1e-5
     parts = {
         'gradnorm': {name: p.grad.norm() for name, p in model.named_parameters()},
         'after_step': {name: b.norm() for name, b in model.named_buffers() if name.endswith('running_mean')},
@@ -53,4 +53,4 @@ def test_a_training_step_in_fp64(detection_backbone):
         want = {key.removeprefix(f'{part}:'): GOLDEN[key] for key in GOLDEN if key.startswith(f'{part}:')}
         assert set(norms) == set(want)
         got = torch.stack([norms[name] for name in sorted(want)])
-        assert relative(got, np.array([want[name] for name in sorted(want)])) < 1e-5
+        assert relative_error(got, np.array([want[name] for name in sorted(want)])) < 1e-5

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
 from mmengine.registry import DefaultScope, Registry
+
+from tests.helpers import REPO
 
 SCOPES = ('mmengine', 'mmdet', 'mmpretrain')
 NAMES = ('FasterNet', 'mmdet.FasterNet', 'mmpretrain.FasterNet')

@@ -3,12 +3,12 @@
 import pytest
 import timm
 import torch
-from conftest import build_classifier
-from golden import VARIANTS, image, official_state_dict, relative
 from mmengine.registry import DefaultScope
 
 from fasternet_mm.checkpoint import convert_state_dict
 from fasternet_mm.report.counting import count_parameters
+from tests.helpers import build_classifier, relative_error
+from tests.helpers.golden import VARIANTS, image, official_state_dict
 
 SHAPES = [(2, 3, 128, 128), (1, 3, 96, 160)]
 
@@ -38,10 +38,10 @@ def test_logits_and_four_features(pair, shape):
     with torch.no_grad():
         features = ours.backbone(x)
         want, intermediates = theirs.forward_intermediates(x)
-        assert relative(ours.head(features), theirs.forward_head(want)) < 1e-5
+        assert relative_error(ours.head(features), theirs.forward_head(want)) < 1e-5
     assert len(features) == len(intermediates) == 4
     for got, want in zip(features, intermediates):
-        assert relative(got, want) < 1e-5
+        assert relative_error(got, want) < 1e-5
 
 
 @pytest.mark.usefixtures('mmpretrain_scope')
@@ -61,4 +61,4 @@ def test_gradients(mode):
     want = convert_state_dict(grads[1], 'mm')
     assert set(grads[0]) == set(want)
     for name, grad in grads[0].items():
-        assert relative(grad, want[name]) < 1e-5, name
+        assert relative_error(grad, want[name]) < 1e-5, name

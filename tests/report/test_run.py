@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import REPO
 from mmengine.config import Config
-from networks import settled
 
 from fasternet_mm.engine.cli import load_config
 from fasternet_mm.errors import UserError
@@ -29,6 +27,8 @@ from fasternet_mm.report.modes import fused
 from fasternet_mm.report.output import markdown
 from fasternet_mm.report.subject import Subject
 from fasternet_mm.report.suites import Row
+from tests.helpers import REPO
+from tests.helpers.networks import settled
 
 CPU = torch.device('cpu')
 FAST = Limits(warmup=0.0, min_seconds=0.0, repeats=2)
@@ -271,7 +271,7 @@ def test_what_does_not_exist_is_refused_by_name(option, value):
 
 
 def test_table_4s_multiply_adds_are_reproduced():
-    from golden import TABLES
+    from tests.helpers.golden import TABLES
 
     columns = {row['backbone']: row for row in TABLES['table4_coco_mask_rcnn_1x']}
     for arch in 'sml':

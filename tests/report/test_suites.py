@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from golden import TABLES
 from mmdet.models import MaskRCNN
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.report.suites import published_for, suite
+from tests.helpers.golden import TABLES
 
 PAPER = dict(
     table3={row['network']: row for row in TABLES['table3_imagenet']},

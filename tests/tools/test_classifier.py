@@ -6,8 +6,6 @@ import re
 import pytest
 import timm
 import torch
-from conftest import CLASSES, REPO, one_line
-from golden import official_state_dict
 from mmengine.config import Config
 from PIL import Image
 from timm.data import create_transform
@@ -15,6 +13,8 @@ from timm.data import create_transform
 from fasternet_mm.checkpoint import convert_checkpoint
 from fasternet_mm.engine.cli import check_config, load_config
 from fasternet_mm.errors import UserError
+from tests.helpers import CLASSES, REPO, one_line
+from tests.helpers.golden import official_state_dict
 
 README = (REPO / 'README.md').read_text()
 FAST = [f'{split}_dataloader.{setting}' for split in ('train', 'val', 'test')

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from conftest import one_line
 from mmengine.config import Config
 from torchvision.models import resnet18
 
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.cli import check_config
 from fasternet_mm.errors import UserError
+from tests.helpers import one_line
 
 
 @pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])
@@ -25,7 +25,7 @@ def test_a_config_with_a_mistake(run_tool, tmp_path):
 
 @pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])
 def test_a_missing_dataset(run_tool, tool, tmp_path):
-    from conftest import REPO
+    from tests.helpers import REPO
 
     config = REPO / 'configs' / 'mask_rcnn_fasternet_s.py'
     done = run_tool(tool[0], config, *tool[1:], check=False, cwd=tmp_path)
@@ -36,7 +36,7 @@ def test_a_missing_dataset(run_tool, tool, tmp_path):
 
 
 def test_a_missing_sample_set_says_how_to_draw_it(run_tool, tmp_path):
-    from conftest import REPO
+    from tests.helpers import REPO
 
     config = REPO / 'configs' / 'mask_rcnn_fasternet_t0_sample.py'
     assert 'python tools/make_sample.py' in one_line(run_tool('train.py', config, check=False, cwd=tmp_path))

@@ -11,9 +11,10 @@ import time
 
 import pytest
 import torch
-from conftest import REPO, one_line
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from tests.helpers import REPO, one_line
 
 FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup', '0', '--device', 'cpu']
 

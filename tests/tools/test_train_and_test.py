@@ -10,10 +10,11 @@ import sys
 import cv2
 import pytest
 import torch
-from conftest import REPO
 from mmengine.runner import CheckpointLoader
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from tests.helpers import REPO
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parents[1] / 'data'
 LAYOUT = json.loads((DATA / 'official_layout.json').read_text())
 TABLES = json.loads((DATA / 'tables.json').read_text())
 VARIANTS = list(LAYOUT)
@@ -37,10 +37,3 @@ def official_state_dict(arch: str, kind: str, seed: int) -> dict[str, torch.Tens
 def image(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """A standard-normal NCHW input."""
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
-
-
-def relative(got, want) -> float:
-    """Norm of the difference over the norm of what is wanted, in float64."""
-    got = torch.as_tensor(got, dtype=torch.float64)
-    want = torch.as_tensor(want, dtype=torch.float64)
-    return float((got - want).norm() / want.norm())
