@@ -6,7 +6,9 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 
 # isort: split
 
-from fasternet_mm.engine.cli import add_cfg_options, check_config, command_line, load_config
+from fasternet_mm.engine.cli import add_cfg_options, command_line
+from fasternet_mm.engine.preflight import check_config
+from fasternet_mm.engine.runner import load_config
 from fasternet_mm.visualization import draw_detections
 
 

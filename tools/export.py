@@ -8,10 +8,10 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 # isort: split
 from fasternet_mm.checkpoint import require_source
 from fasternet_mm.deploy import PARTS, export_onnx, require_packages
-from fasternet_mm.engine.cli import add_cfg_options, command_line, load_config
+from fasternet_mm.engine.cli import add_cfg_options, command_line
+from fasternet_mm.engine.runner import build_model, load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import require_writable
-from fasternet_mm.report import from_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,11 +40,11 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     if args.checkpoint:
         require_source(args.checkpoint)
-    subject = from_config(cfg, args.config, args.checkpoint)
-    detector = subject.kind == 'detector'
+    model = build_model(cfg, args.checkpoint)
+    detector = cfg.default_scope == 'mmdet'
     part = args.what or ('backbone+neck' if detector else 'classifier')
     shape = tuple(args.shape or ((800, 1280) if detector else (224, 224)))
-    export_onnx(subject.model, cfg, args.config, args.checkpoint, out, part, shape, args.dynamic)
+    export_onnx(model, cfg, args.config, args.checkpoint, out, part, shape, args.dynamic)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from fasternet_mm.checkpoint import require_source
-from fasternet_mm.engine.cli import add_cfg_options, command_line, load_config
+from fasternet_mm.engine.cli import add_cfg_options, command_line
+from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import require_writable
 from fasternet_mm.report import (

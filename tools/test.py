@@ -11,14 +11,9 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
-from fasternet_mm.engine.cli import (
-    FittingCheckpointHook,
-    build_runner,
-    check_config,
-    command_line,
-    load_config,
-    parse_run_args,
-)
+from fasternet_mm.engine.cli import command_line, parse_run_args
+from fasternet_mm.engine.preflight import check_config
+from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
 from fasternet_mm.errors import UserError
 
 

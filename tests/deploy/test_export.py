@@ -10,7 +10,7 @@ import torch
 from fasternet_mm import FasterNet
 from fasternet_mm.deploy import openvino_session, switch_to_deploy, to_onnx
 from fasternet_mm.deploy.onnx import relative_difference
-from fasternet_mm.engine.cli import load_config
+from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.report import from_config
 from tests.helpers import REPO, one_line, relative_error

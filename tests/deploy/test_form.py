@@ -16,7 +16,7 @@ from torch import nn
 import fasternet_mm.models.deployed as deployed
 from fasternet_mm import FasterNet
 from fasternet_mm.deploy import switch_to_deploy
-from fasternet_mm.engine.cli import load_config
+from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import CheckpointError, UserError
 from fasternet_mm.report.case import raw_outputs
 from tests.helpers import build_classifier, relative_error

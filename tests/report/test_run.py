@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from fasternet_mm.engine.cli import load_config
+from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.report import (
     Limits,

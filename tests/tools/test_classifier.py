@@ -11,7 +11,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from fasternet_mm.checkpoint import convert_checkpoint
-from fasternet_mm.engine.cli import check_config, load_config
+from fasternet_mm.engine.preflight import check_config
+from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import UserError
 from tests.helpers import CLASSES, REPO, one_line
 from tests.helpers.golden import official_state_dict

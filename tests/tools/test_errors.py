@@ -6,7 +6,7 @@ from mmengine.config import Config
 from torchvision.models import resnet18
 
 from fasternet_mm import FasterNet
-from fasternet_mm.engine.cli import check_config
+from fasternet_mm.engine.preflight import check_config
 from fasternet_mm.errors import UserError
 from tests.helpers import one_line
 

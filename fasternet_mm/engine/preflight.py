@@ -1,0 +1,113 @@
+"""What would stop a run, found before anything is built."""
+
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, Registry
+
+from ..checkpoint import require_source
+from ..errors import UserError
+from ..models import FasterNet
+
+
+def check_config(cfg: Config, phase: str) -> None:
+    """Find what would stop `phase` ('train' or 'test'), before a model is built.
+
+    Raises:
+        UserError: Names the setting, what was expected, and what to do.
+    """
+    _check_backbone(cfg.get('model', {}))
+    for loader in ('train', 'val') if phase == 'train' else ('test',):
+        if cfg.get(f'{loader}_dataloader') is None:
+            if loader == phase:
+                raise UserError(f'the config has no {loader}_dataloader, so there is nothing to {phase} on')
+            continue
+        dataset = cfg[f'{loader}_dataloader'].get('dataset', {})
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+            _check_dataset(dataset, f'{loader}_dataloader.dataset', registry)
+        _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
+    _check_checkpoints(cfg, phase)
+    if phase == 'train' and not torch.cuda.is_available():
+        if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+            raise UserError(
+                'mixed precision (AmpOptimWrapper) needs a GPU; on a CPU train without --amp, and with '
+                '--cfg-options optim_wrapper.type=OptimWrapper where the config asks for it'
+            )
+
+
+def _check_backbone(model) -> None:
+    for node in _dicts(model):
+        if str(node.get('type', '')).split('.')[-1] == 'FasterNet':
+            try:
+                with torch.device('meta'):
+                    FasterNet(**{key: value for key, value in node.items() if key != 'type'})
+            except Exception as error:
+                raise UserError(error) from error
+
+
+def _check_checkpoints(cfg: Config, phase: str) -> None:
+    paths = [cfg.get('load_from')]
+    if phase == 'train':
+        paths += [node.get('checkpoint') for node in _dicts(cfg.get('model')) if node.get('type') == 'Pretrained']
+    for path in paths:
+        if path:
+            require_source(path)
+
+
+def _dicts(node) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from _dicts(child)
+
+
+def _check_dataset(dataset: dict, name: str, registry: Registry) -> None:
+    for key in ('dataset', 'datasets'):  # wrappers such as RepeatDataset and ConcatDataset
+        inner = dataset.get(key)
+        for child in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
+            _check_dataset(child, f'{name}.{key}', registry)
+    if dataset.get('backend_args') or _downloads(dataset, registry):
+        return
+    root = dataset.get('data_root') or ''
+    prefixes = dataset.get('data_prefix') or {}
+    prefixes = prefixes if isinstance(prefixes, dict) else {'': prefixes}
+    paths = {'data_root': root, 'ann_file': dataset.get('ann_file')}
+    paths |= {f'data_prefix.{key}'.rstrip('.'): value for key, value in prefixes.items()}
+    for key, value in paths.items():
+        if isinstance(value, str) and value:
+            _check_path(os.path.join(root, value) if key != 'data_root' else value, f'{name}.{key}')
+
+
+def _downloads(dataset: dict, registry: Registry) -> bool:
+    """Whether the data set fetches itself, as mmpretrain's CIFAR10 does."""
+    kind = dataset.get('type')
+    kind = registry.get(kind) if isinstance(kind, str) else kind
+    download = inspect.signature(kind).parameters.get('download') if kind else None
+    return dataset.get('download', download is not None and download.default is True)
+
+
+def _check_evaluators(evaluators, name: str) -> None:
+    for node in _dicts(evaluators):
+        if isinstance(node.get('ann_file'), str):
+            _check_path(node['ann_file'], f'{name}.ann_file')
+
+
+def _check_path(path: str, setting: str) -> None:
+    if '://' in path or os.path.exists(path):  # a remote path is the file backend's affair
+        return
+    here = '' if os.path.isabs(path) else f' (from {os.getcwd()})'
+    sample = (
+        ' Draw it with `python tools/make_sample.py`.'
+        if Path('data/sample') in (Path(path), *Path(path).parents)
+        else ''
+    )
+    raise UserError(
+        f'dataset not found: {path}{here}, which the config names as {setting}.{sample or _OWN_DATA.format(setting)}'
+    )
+
+
+_OWN_DATA = ' Put the data (or a link to it) there, or name its place with --cfg-options {}=PATH.'

@@ -1,0 +1,111 @@
+"""From a config to what runs it: the config as the command line changes it, its model, its runner."""
+
+import copy
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
+from mmengine.runner import CheckpointLoader, Runner
+from torch import nn
+
+from ..checkpoint import require_loadable
+from ..errors import UserError
+
+# mmengine reads `mmdet::` configs through it, once a base
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+
+LAUNCHERS = {
+    'none': ('', ()),
+    'pytorch': ('torchrun', ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')),
+    'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
+    'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')),
+}
+
+
+def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:
+    """Read a config and apply what the command line says, as mmdet's tools do.
+
+    Args:
+        path (str): Config file.
+        options (dict, optional): ``--cfg-options``.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        work_dir (str, optional): Beats the config's ``work_dir``; with neither, ``work_dirs/<config's name>``.
+
+    Raises:
+        UserError: If the config does not exist or cannot be read, or the launcher's environment is not there.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'config not found: {path}')
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except Exception as error:
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    starter, variables = LAUNCHERS[launcher]
+    if not set(variables) <= set(os.environ):
+        raise UserError(
+            f'--launcher {launcher} is for processes that {starter} starts (it sets {", ".join(variables)}); use '
+            'tools/dist_train.sh or tools/dist_test.sh, or leave --launcher out for a single process'
+        )
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    return cfg
+
+
+def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
+    """Build the model of a config of mmdet or mmpretrain.
+
+    Args:
+        cfg (Config): The config; it is not changed.
+        checkpoint (str, optional): File, URL or name of weights that fill the whole model. Without it they are random,
+            and no pretrained weights are loaded.
+
+    Returns:
+        nn.Module: In evaluation mode, on the CPU, in fp32.
+
+    Raises:
+        UserError: If the config is of neither library.
+        CheckpointError: If the checkpoint cannot be had, or does not fit.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in ('mmdet', 'mmpretrain'):
+        raise UserError(f'default_scope is {scope!r}, expected a config of mmdet or mmpretrain')
+    settings = copy.deepcopy(cfg.model)
+    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(settings)
+    if checkpoint is not None:
+        require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    return model.eval()
+
+
+class FittingCheckpointHook(Hook):
+    """Refuse a checkpoint that would leave any part of the model as it was; for testing and resuming.
+
+    Raises:
+        CheckpointError: Lists what does not fit.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model
+        while hasattr(model, 'module'):  # DDP, or test-time augmentation
+            model = model.module
+        require_loadable(model, checkpoint)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The config's runner; processes without a GPU talk through gloo."""
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
+        # mmengine would choose NCCL and a CUDA device; it leaves an initialised process group alone
+        torch.distributed.init_process_group('gloo')
+        defaults = dict(broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False))
+        cfg.model_wrapper_cfg = dict(cfg.get('model_wrapper_cfg') or defaults, device_ids=None)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
