@@ -1,8 +1,8 @@
 """From a trained FasterNet to its fastest equal form, and to ONNX."""
 
+from .cuda_graphs import CudaGraphs
 from .export import PARTS, export_onnx
 from .form import switch_to_deploy
-from .graphs import CudaGraphs
 from .onnx import onnxruntime_session, openvino_session, require_packages, to_onnx
 
 __all__ = [

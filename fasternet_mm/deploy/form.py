@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..models import FasterNet
-from ..models.deployed import FusedConv2d, affine, fold
+from ..ops import FusedConv2d, bn_scale_shift, fuse_conv_bn
+from .backbone import deploy_backbone, require_deployable
 
 _CONVOLUTIONS = (nn.Conv2d, mmcv.cnn.Conv2d)  # mmcv's differs for empty inputs alone
 
@@ -41,9 +42,9 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
             f'{type(model).__name__} is in training mode, but the deploy form is for evaluation: call eval()'
         )
     for backbone in backbones:
-        backbone.require_deployable()
+        require_deployable(backbone)
     for backbone in backbones:
-        backbone.switch_to_deploy()
+        deploy_backbone(backbone)
     for module in model.modules():
         backbone, neck = getattr(module, 'backbone', None), getattr(module, 'neck', None)
         if isinstance(backbone, FasterNet) and backbone.out_norm and type(neck) in (FPN, PAFPN):
@@ -69,7 +70,7 @@ def _fold_output_norms(backbone: FasterNet, neck: nn.Module) -> None:
         norm, conv = getattr(backbone, f'norm{2 * index}'), lateral.conv
         if not isinstance(norm, _BatchNorm) or norm.running_mean is None or not _is_plain(conv):
             continue
-        scale, shift = affine(norm)
+        scale, shift = bn_scale_shift(norm)
         weight = conv.weight.data.double()
         bias = weight.flatten(1) @ shift
         bias = bias if conv.bias is None else bias + conv.bias.data.double()
@@ -86,6 +87,6 @@ def _fold_other_norms(model: nn.Module) -> None:
         foldable = isinstance(module.norm, _BatchNorm) and module.norm.running_mean is not None
         if foldable and module.order[:2] == ('conv', 'norm') and _is_plain(module.conv):
             if uses[id(module.conv)] == 1:
-                fold(module.conv, module.norm)
+                fuse_conv_bn(module.conv, module.norm)
                 setattr(module, module.norm_name, nn.Identity())
                 module.turn_on_efficient_conv_bn_eval(False)

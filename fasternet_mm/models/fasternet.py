@@ -1,6 +1,6 @@
 """FasterNet (paper, section 3.3 and figure 4), for classification and as a detector's backbone."""
 
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -9,15 +9,14 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch._dynamo import is_compiling  # torch.compiler has it from 2.2 on
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import Layout
 from ..errors import UserError
-from .deployed import HAS_ONEDNN, DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable, warn_without_onednn
-from .fitting import check_backbone
+from .arguments import check_bool, check_cfg, check_int, check_number, resolve_arch, resolve_out_indices
+from .gradient_checkpointing import checkpointed
 from .pconv import PartialConv2d
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the call
 
 
 class FasterNetBlock(nn.Module):
@@ -63,34 +62,17 @@ class FasterNetBlock(nn.Module):
         )
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpointed(self, self._forward, x)
+        return self._forward(x)
+
     def _forward(self, x: Tensor) -> Tensor:
-        branch = self.mlp(self.spatial_mixing(x))
+        branch = self.spatial_mixing(x)
+        branch = self.mlp(branch)
         if self.layer_scale is not None:
             branch = branch * self.layer_scale.view(-1, 1, 1)
         return x + self.drop_path(branch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.with_cp and self.training and torch.is_grad_enabled()):
-            return self._forward(x)
-        if is_compiling():  # Dynamo traces no custom context
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return checkpoint(
-            self._forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._statistics_kept())
-        )
-
-    @contextmanager
-    def _statistics_kept(self):
-        """While a block is recomputed, its batch must not enter the running statistics a second time."""
-        norms = [module for module in self.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        try:
-            yield
-        finally:
-            for norm, (momentum, count) in zip(norms, before):
-                norm.momentum = momentum
-                norm.num_batches_tracked.copy_(count)
 
 
 class Stage(nn.Module):
@@ -104,8 +86,8 @@ class Stage(nn.Module):
         return self.blocks(x)
 
 
-class Embedding(nn.Module):
-    """The stem: a convolution without overlap, stride 4, and its norm."""
+class PatchEmbed(nn.Module):
+    """The stem: a convolution of stride 4, (N, in_channels, H, W) to (N, out_channels, H / 4, W / 4), and its norm."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
         super().__init__()
@@ -114,14 +96,14 @@ class Embedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
-        if torch.is_grad_enabled() and x.device.type == 'cpu' and HAS_ONEDNN:
+        if torch.is_grad_enabled() and x.device.type == 'cpu' and _HAS_ONEDNN:
             # in this order oneDNN copies no maps in training; a copy of the images would be kept for the backward pass
             x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(x)
 
 
-class Merging(nn.Module):
-    """Between two stages: half the size, twice the channels, and its norm."""
+class PatchMerging(nn.Module):
+    """Between two stages: (N, channels, H, W) to (N, 2 * channels, H / 2, W / 2), and its norm."""
 
     def __init__(self, channels: int, norm_cfg: dict) -> None:
         super().__init__()
@@ -130,6 +112,10 @@ class Merging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.reduction(x))
+
+
+# their names in 0.1.0, for one release: whole models were pickled by them
+Embedding, Merging = PatchEmbed, PatchMerging
 
 
 class FasterNet(BaseModule):
@@ -164,7 +150,7 @@ class FasterNet(BaseModule):
         at the stem and at each merging. On a CPU they are in channels-last order where gradients are wanted.
 
     Raises:
-        ValueError: For an unknown or incomplete `arch`, and for out_indices, frozen_stages or n_div out of range.
+        ValueError: For any argument of another type or out of range; it is named, with what was expected.
     """
 
     arch_settings = {
@@ -180,38 +166,47 @@ class FasterNet(BaseModule):
 
     def __init__(
         self,
-        arch='t0',
-        in_channels=3,
-        n_div=4,
-        mlp_ratio=2.0,
-        out_indices=(0, 1, 2, 3),
-        out_norm=False,
-        drop_path_rate=0.0,
-        layer_scale_init_value=0.0,
-        norm_cfg=dict(type='BN'),
-        act_cfg=None,
-        frozen_stages=-1,
-        norm_eval=False,
-        with_cp=False,
-        init_cfg=None,
+        arch: str | dict = 't0',
+        in_channels: int = 3,
+        n_div: int = 4,
+        mlp_ratio: float = 2.0,
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
+        out_norm: bool = False,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        norm_cfg: dict = dict(type='BN'),
+        act_cfg: dict | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02))
-        settings = self.resolve_arch(arch)
-        depths = settings['depths']
-        self.out_indices = self._resolve_out_indices(out_indices)
-        if not -1 <= frozen_stages <= self.num_stages:
-            raise ValueError(f'frozen_stages must be from -1 to {self.num_stages}, but is {frozen_stages}')
+        settings = resolve_arch(arch, self.arch_settings, self.num_stages)
+        channels, depths = settings['embed_dims'], settings['depths']
+        act_cfg = settings['act_cfg'] if act_cfg is None else act_cfg
+        check_int('in_channels', in_channels, least=1)
+        check_int('n_div', n_div, least=1, most=channels)
+        check_number('mlp_ratio', mlp_ratio, least=1 / channels)
+        check_number('drop_path_rate', drop_path_rate, least=0, below=1)
+        check_number('layer_scale_init_value', layer_scale_init_value, least=0)
+        check_int('frozen_stages', frozen_stages, least=-1, most=self.num_stages)
+        check_cfg('norm_cfg', norm_cfg)
+        check_cfg('act_cfg', act_cfg)
+        for name, value in (('out_norm', out_norm), ('norm_eval', norm_eval), ('with_cp', with_cp)):
+            check_bool(name, value)
+        self.out_indices = resolve_out_indices(out_indices, self.num_stages)
+        self.out_norm = out_norm
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
-        channels = settings['embed_dims']
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
-        self.patch_embed = Embedding(in_channels, channels, norm_cfg)
+        self.patch_embed = PatchEmbed(in_channels, channels, norm_cfg)
         # stages and mergings in turn: stages.0, .2, .4, .6 are stages, .1, .3, .5 the mergings before them
         self.stages = nn.ModuleList()
         for index in range(max(self.out_indices) + 1):
             if index > 0:
-                self.stages.append(Merging(channels, norm_cfg))
+                self.stages.append(PatchMerging(channels, norm_cfg))
                 channels *= 2
             stage = Stage(
                 list(islice(rates, depths[index])),
@@ -220,47 +215,13 @@ class FasterNet(BaseModule):
                 mlp_ratio=mlp_ratio,
                 layer_scale_init_value=layer_scale_init_value,
                 norm_cfg=norm_cfg,
-                act_cfg=act_cfg or settings['act_cfg'],
+                act_cfg=act_cfg,
                 with_cp=with_cp,
             )
             self.stages.append(stage)
             if out_norm and index in self.out_indices:
                 self.add_module(f'norm{2 * index}', build_norm_layer(norm_cfg, channels)[1])
-        self.out_norm = out_norm
         self._freeze()
-
-    @classmethod
-    def resolve_arch(cls, arch: str | dict) -> dict:
-        """The settings behind `arch`: a dict of embed_dims, depths and act_cfg.
-
-        Raises:
-            ValueError: If `arch` is neither a known name nor a complete dict.
-        """
-        if isinstance(arch, str):
-            if arch.lower() not in cls.arch_settings:
-                raise ValueError(f"unknown arch '{arch}' of FasterNet; choose from {', '.join(cls.arch_settings)}")
-            return cls.arch_settings[arch.lower()]
-        known = {'embed_dims', 'depths', 'act_cfg'}
-        if not isinstance(arch, dict) or not {'embed_dims', 'depths'} <= set(arch) <= known:
-            raise ValueError(f'arch of FasterNet must be a name or a dict of {", ".join(sorted(known))}, but is {arch}')
-        embed_dims, depths = arch['embed_dims'], arch['depths']
-        if not isinstance(embed_dims, int) or embed_dims < 1:
-            raise ValueError(f'embed_dims in arch of FasterNet must be a positive int, but is {embed_dims}')
-        if (
-            not isinstance(depths, (list, tuple))
-            or len(depths) != cls.num_stages
-            or not all(isinstance(depth, int) and depth > 0 for depth in depths)
-        ):
-            raise ValueError(f'depths in arch of FasterNet must be {cls.num_stages} positive ints, but is {depths}')
-        return dict(embed_dims=embed_dims, depths=tuple(depths), act_cfg=arch.get('act_cfg', dict(type='ReLU')))
-
-    def _resolve_out_indices(self, out_indices) -> tuple[int, ...]:
-        if isinstance(out_indices, int):
-            out_indices = (out_indices,)
-        resolved = tuple(index + self.num_stages if index < 0 else index for index in out_indices)
-        if not resolved or not all(0 <= index < self.num_stages for index in resolved):
-            raise ValueError(f'out_indices must be stages from 0 to {self.num_stages - 1}, but is {out_indices}')
-        return resolved
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.patch_embed(x)
@@ -298,36 +259,11 @@ class FasterNet(BaseModule):
             part.eval()
             part.requires_grad_(False)
 
-    def require_deployable(self) -> None:
-        """Raise UserError in training mode, or if a norm is not BN."""
-        if self.training:
-            raise UserError('FasterNet is in training mode, but its deploy form is for evaluation: call eval() first')
-        for name, part in self.named_modules():
-            if isinstance(part, FasterNetBlock):
-                require_foldable(f'{name}.mlp.1', part.mlp[1])
-            elif isinstance(part, (Embedding, Merging)) and not self.deployed:
-                require_foldable(f'{name}.norm', part.norm)
-
     def switch_to_deploy(self) -> None:
-        """Change the backbone in place to its deploy form, of equal outputs: see :mod:`fasternet_mm.deploy`.
+        """Change the backbone in place to its deploy form: see :func:`fasternet_mm.deploy.switch_to_deploy`."""
+        from ..deploy import switch_to_deploy
 
-        Output norms stay: what follows them is not in the backbone. A second call changes nothing.
-
-        Raises:
-            UserError: In training mode, or if a norm is not BN; nothing is changed then.
-        """
-        if self.deployed:
-            return
-        self.require_deployable()
-        self.patch_embed = DeployedStem(self.patch_embed)
-        for part in self.stages:
-            if isinstance(part, Merging):
-                part.reduction, part.norm = FusedConv2d(fold(part.reduction, part.norm)), nn.Identity()
-            else:
-                part.blocks = nn.Sequential(*map(DeployedBlock, part.blocks))
-        self.requires_grad_(False)
-        self.deployed = True
-        warn_without_onednn(self.patch_embed.proj.weight.device)
+        switch_to_deploy(self)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for mmpretrain's layer-wise learning rate decay.
@@ -350,13 +286,8 @@ class FasterNet(BaseModule):
         before = sum(len(stage.blocks) for stage in self.stages[: int(position) : 2])
         return before + (int(rest[1]) if rest[0] == 'blocks' else 0) + 1, num_layers
 
-    def check_state_dict(self, state_dict: dict, prefix: str = '') -> None:
-        """Raise CheckpointError where `state_dict` leaves part of the backbone as it is: see :func:`check_backbone`."""
-        check_backbone(self, state_dict, prefix)
-
     def _checkpoint_filter(self, state_dict: dict, prefix: str, *args) -> None:
-        """mmpretrain's hook before an ImageClassifier loads foreign names, here for torch's own load_state_dict."""
-        if not prefix:
-            layout, tensors = Layout(state_dict), dict(state_dict)
-            state_dict.clear()
-            state_dict.update((layout.to_mm(name), tensor) for name, tensor in tensors.items())
+        """Rename foreign tensors before they load, as mmpretrain asks a backbone, here for torch's load_state_dict."""
+        from ..checkpoint import rename_to_mm
+
+        rename_to_mm(state_dict, prefix)

@@ -13,11 +13,11 @@ from mmengine.runner import load_checkpoint, save_checkpoint
 from mmpretrain.registry import MODELS
 from torch import nn
 
-import fasternet_mm.models.deployed as deployed
 from fasternet_mm import FasterNet
 from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import CheckpointError, UserError
+from fasternet_mm.ops import fused_conv, private
 from fasternet_mm.report.case import raw_outputs
 from tests.helpers import build_classifier, relative_error
 from tests.helpers.golden import VARIANTS
@@ -221,29 +221,36 @@ def test_gradients_of_the_image(tiny):
     assert relative_error(gradients[1:], gradients[:1]) < 1e-5
 
 
-def test_without_onednn_ordinary_operators_serve(tiny, monkeypatch):
-    trained, images = settled(FasterNet(**tiny)), torch.randn(2, 3, 64, 64)
-    monkeypatch.setattr(deployed, 'HAS_ONEDNN', False)
+@pytest.fixture
+def without_onednn(monkeypatch) -> list[str]:
+    """What is said of it."""
     said = []
-    monkeypatch.setattr(deployed, 'print_log', lambda message, *_: said.append(message))
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
+    monkeypatch.setattr(private, '_verdicts', {})
+    monkeypatch.setattr(private, 'print_log', lambda message, *_: said.append(message))
+    return said
+
+
+def test_without_onednn_ordinary_operators_serve(tiny, without_onednn):
+    trained, images = settled(FasterNet(**tiny)), torch.randn(2, 3, 64, 64)
     model = switch_to_deploy(copy.deepcopy(trained))
     with torch.inference_mode():
         assert relative_error(model(images), trained(images)) < 1e-5
-    assert len(said) == 1 and 'This PyTorch has no oneDNN' in said[0]
+    assert len(without_onednn) == 1 and 'This PyTorch has no oneDNN' in without_onednn[0]
 
 
 @pytest.mark.parametrize('act', ['ReLU', 'GELU', 'SiLU'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures('without_onednn')
 def test_the_products_for_cuda(act, dtype, monkeypatch):
     """The path that only CUDA takes, on a CPU: the same operators exist here."""
     arch = dict(embed_dims=8, depths=(1, 1, 2, 1), act_cfg=dict(type=act))
     trained, images = settled(FasterNet(arch, layer_scale_init_value=0.5)), torch.randn(2, 3, 64, 96)
-    monkeypatch.setattr(deployed, 'HAS_ONEDNN', False)
-    monkeypatch.setattr(deployed, 'takes_cublaslt', lambda x: x.is_contiguous(memory_format=torch.channels_last))
+    monkeypatch.setattr(fused_conv, 'takes_cublaslt', lambda x: x.is_contiguous(memory_format=torch.channels_last))
     model = switch_to_deploy(copy.deepcopy(trained))
     calls = []
-    by_product = deployed.FusedConv2d._by_product
-    monkeypatch.setattr(deployed.FusedConv2d, '_by_product', lambda *args: calls.append(1) or by_product(*args))
+    by_product = fused_conv.FusedConv2d._by_product
+    monkeypatch.setattr(fused_conv.FusedConv2d, '_by_product', lambda *args: calls.append(1) or by_product(*args))
     with torch.inference_mode():
         want = trained(images)
         images = images.contiguous(memory_format=torch.channels_last)  # as the stem does on CUDA
@@ -258,11 +265,11 @@ def test_tf32_may_be_set_by_any_of_torchs_names():
     before = cudnn.conv.fp32_precision, products.fp32_precision
     try:
         cudnn.conv.fp32_precision, products.fp32_precision = 'tf32', 'ieee'
-        assert not deployed._products_are_as_fast()
+        assert not fused_conv._products_are_as_fast()
         products.fp32_precision = 'tf32'
-        assert deployed._products_are_as_fast()
+        assert fused_conv._products_are_as_fast()
         cudnn.conv.fp32_precision = products.fp32_precision = 'ieee'
-        assert deployed._products_are_as_fast()
+        assert fused_conv._products_are_as_fast()
     finally:
         cudnn.conv.fp32_precision, products.fp32_precision = before
 

@@ -8,7 +8,6 @@ from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from fasternet_mm import FasterNet
-from fasternet_mm.models.deployed import HAS_ONEDNN
 from tests.helpers.golden import LAYOUT
 from tests.helpers.networks import HALF, OLD
 
@@ -232,7 +231,7 @@ def test_channels_last_in_channels_last_out(tiny):
         assert a.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.skipif(not HAS_ONEDNN, reason='this torch has no oneDNN')
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='this torch has no oneDNN')
 @pytest.mark.parametrize('frozen_stages', [-1, 1])
 def test_training_on_a_cpu_is_in_onednns_order(tiny, frozen_stages):
     model, x = FasterNet(**tiny, frozen_stages=frozen_stages).train(), torch.randn(2, 3, 64, 64)

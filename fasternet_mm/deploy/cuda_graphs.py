@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..models.deployed import autocast_dtype
+from ..ops import autocast_dtype
 
 
 class CudaGraphs(nn.Module):
