@@ -14,7 +14,7 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.files import require_writable
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of an mmpretrain classifier or an mmdet detector with a FasterNet')
     parser.add_argument('checkpoint', nargs='?', help='file, URL or name; random weights without it')
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--dynamic', action='store_true', help='let batch, height and width change')
     add_cfg_options(parser)
-    return parser.parse_intermixed_args()  # the checkpoint may stand last
+    return parser.parse_intermixed_args(argv)  # the checkpoint may stand last
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class CudaGraphs(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def train(self, mode: bool = True) -> 'CudaGraphs':
-        """Set the mode, in which other kernels run; returns self."""
+        """Set the mode, in which other kernels run, and return self."""
         self._graphs.clear()
         return super().train(mode)
 

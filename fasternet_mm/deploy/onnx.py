@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmengine.utils import digit_version
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -30,7 +29,7 @@ def require_packages(*names: str) -> None:
 def to_onnx(
     network: nn.Module, images: Tensor, outputs: Sequence[str], dynamic: bool = False, metadata: dict | None = None
 ) -> bytes:
-    """Export a network.
+    """Export a network to ONNX.
 
     Args:
         network (nn.Module): In evaluation mode, fp32, on the CPU; maps images to a tensor or a tuple of tensors.
@@ -43,11 +42,9 @@ def to_onnx(
         bytes: The file, checked by onnx.
 
     Raises:
-        UserError: If onnx or onnxscript is missing, or torch is older than 2.5.
+        UserError: If onnx or onnxscript is missing.
     """
     require_packages('onnx', 'onnxscript')
-    if digit_version(torch.__version__) < digit_version('2.5'):
-        raise UserError(f'exporting needs torch 2.5 or newer, and this is {torch.__version__}')
     import onnx
 
     dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height'), 3: torch.export.Dim('width')}
@@ -67,7 +64,7 @@ def to_onnx(
 
 @contextmanager
 def _quiet():
-    """The exporter speaks of its own insides."""
+    """Keep the exporter from speaking of its own insides."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -80,7 +77,7 @@ def _quiet():
 
 
 def onnxruntime_session(file: bytes) -> Callable[[Tensor], list[Tensor]]:
-    """ONNX Runtime on the CPU, with as many threads as torch uses.
+    """Return a call that runs an ONNX file in ONNX Runtime on the CPU, with as many threads as torch uses.
 
     Raises:
         UserError: If onnxruntime is missing.
@@ -95,7 +92,7 @@ def onnxruntime_session(file: bytes) -> Callable[[Tensor], list[Tensor]]:
 
 
 def openvino_session(file: bytes, precision: str = 'fp32') -> Callable[[Tensor], list[Tensor]]:
-    """OpenVINO on the CPU, with as many threads as torch uses.
+    """Return a call that runs an ONNX file in OpenVINO on the CPU, with as many threads as torch uses.
 
     Args:
         file (bytes): Of :func:`to_onnx`.
@@ -120,7 +117,7 @@ def openvino_session(file: bytes, precision: str = 'fp32') -> Callable[[Tensor],
 def require_equal(
     runtime: str, call: Callable[[Tensor], Sequence[Tensor]], network: nn.Module, images: Tensor
 ) -> float:
-    """The largest relative difference of any output of `call` from the network's.
+    """Return the largest relative difference of any output of `call` from the network's.
 
     Raises:
         UserError: If it is above 1e-4.
@@ -137,7 +134,7 @@ def require_equal(
 
 
 def tensors_of(outputs) -> Iterator[Tensor]:
-    """Every tensor in `outputs`: itself, or in nested sequences and dicts."""
+    """Yield every tensor in `outputs`: itself, or those in nested sequences and dicts."""
     if isinstance(outputs, Tensor):
         yield outputs
         return
@@ -146,6 +143,6 @@ def tensors_of(outputs) -> Iterator[Tensor]:
 
 
 def relative_difference(got: Iterable[Tensor], want: Iterable[Tensor]) -> float:
-    """Norm of the difference over the norm of what is wanted, of the tensor that is off the most; NaN if any is."""
+    """Return the norm of the difference over the norm of what is wanted, of the tensor that is off the most, or NaN."""
     differences = [float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in zip(got, want, strict=True)]
     return float(torch.tensor(differences, dtype=torch.float64).max())  # Python's max may pass over NaN

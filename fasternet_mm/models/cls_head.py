@@ -49,7 +49,7 @@ class FasterNetClsHead(ClsHead):
         self.fc = nn.Linear(hidden_channels, num_classes)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """The features before the linear layer, (N, hidden_channels)."""
+        """Return the features before the linear layer, (N, hidden_channels)."""
         return torch.flatten(self.act(self.conv(self.pool(feats[-1]))), 1)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:

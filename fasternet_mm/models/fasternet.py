@@ -200,6 +200,10 @@ class FasterNet(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
+        block = dict(
+            n_div=n_div, mlp_ratio=mlp_ratio, layer_scale_init_value=layer_scale_init_value,
+            norm_cfg=norm_cfg, act_cfg=act_cfg, with_cp=with_cp,
+        )  # fmt: skip
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
         self.patch_embed = PatchEmbed(in_channels, channels, norm_cfg)
         # stages and mergings in turn: stages.0, .2, .4, .6 are stages, .1, .3, .5 the mergings before them
@@ -208,17 +212,8 @@ class FasterNet(BaseModule):
             if index > 0:
                 self.stages.append(PatchMerging(channels, norm_cfg))
                 channels *= 2
-            stage = Stage(
-                list(islice(rates, depths[index])),
-                channels=channels,
-                n_div=n_div,
-                mlp_ratio=mlp_ratio,
-                layer_scale_init_value=layer_scale_init_value,
-                norm_cfg=norm_cfg,
-                act_cfg=act_cfg,
-                with_cp=with_cp,
-            )
-            self.stages.append(stage)
+            drop_path_rates = list(islice(rates, depths[index]))
+            self.stages.append(Stage(drop_path_rates, channels=channels, **block))
             if out_norm and index in self.out_indices:
                 self.add_module(f'norm{2 * index}', build_norm_layer(norm_cfg, channels)[1])
         self._freeze()
@@ -234,7 +229,7 @@ class FasterNet(BaseModule):
         return tuple(outs[index] for index in self.out_indices)
 
     def train(self, mode: bool = True) -> 'FasterNet':
-        """Set the mode, keep frozen parts in evaluation (and all BN, with norm_eval); returns self.
+        """Set the mode, keep frozen parts in evaluation (and all BN, with norm_eval), and return self.
 
         Raises:
             UserError: In the deploy form.
@@ -266,7 +261,7 @@ class FasterNet(BaseModule):
         switch_to_deploy(self)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter, for mmpretrain's layer-wise learning rate decay.
+        """Return the depth of a parameter, for mmpretrain's layer-wise learning rate decay.
 
         Args:
             param_name (str): The parameter's name in the whole model.
