@@ -116,7 +116,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _metadata(cfg: Config, config: str, checkpoint: str | None) -> dict:
-    """What one has to know to use the file."""
+    """Return what one has to know to use the file."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     return dict(
         producer=f'fasternet_mm {__version__}',

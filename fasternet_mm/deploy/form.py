@@ -58,12 +58,12 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
 
 
 def _is_plain(conv: nn.Module) -> bool:
-    """Whether its weights are what it convolves with: not so in ConvWS, nor with spectral norm."""
+    """Return whether its weights are what it convolves with: not so in ConvWS, nor with spectral norm."""
     return type(conv) in _CONVOLUTIONS and not conv._forward_hooks and not conv._forward_pre_hooks
 
 
 def _fold_output_norms(backbone: FasterNet, neck: nn.Module) -> None:
-    """Into the lateral 1x1 convolutions, where nothing else reads the norms' outputs."""
+    """Fold output norms into the lateral 1x1 convolutions, where nothing else reads their outputs."""
     if neck.add_extra_convs == 'on_input':
         return
     for index, lateral in zip(backbone.out_indices[neck.start_level :], neck.lateral_convs):
@@ -80,7 +80,7 @@ def _fold_output_norms(backbone: FasterNet, neck: nn.Module) -> None:
 
 
 def _fold_other_norms(model: nn.Module) -> None:
-    """Of necks and heads, where a convolution has a norm of its own: some heads share one between levels."""
+    """Fold norms of necks and heads, where a convolution has one of its own: some heads share one between levels."""
     modules = [module for module in model.modules() if isinstance(module, ConvModule) and module.with_norm]
     uses = Counter(id(module.conv) for module in modules)
     for module in modules:

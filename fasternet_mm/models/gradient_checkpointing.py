@@ -18,7 +18,7 @@ def checkpointed(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tenso
 
 @contextmanager
 def _statistics_kept(block: nn.Module):
-    """While a block is recomputed, its batch must not enter the running statistics a second time."""
+    """Keep the running statistics, which the batch of a recomputed block must not enter a second time."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

@@ -20,7 +20,7 @@ def onednn_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def takes_cublaslt(x: Tensor) -> bool:
-    """Whether pointwise convolutions of `x` are matrix products in one pass."""
+    """Return whether pointwise convolutions of `x` are matrix products in one pass."""
     if not x.is_cuda or _needs_ordinary_operators(x) or not x.is_contiguous(memory_format=torch.channels_last):
         return False
     return _compute_dtype(x) != torch.float32 or _products_are_as_fast()
@@ -32,7 +32,7 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 
 
 def _products_are_as_fast() -> bool:
-    """By default torch lets convolutions round fp32 to TF32, but not products."""
+    """Return whether fp32 is the same for both: by default torch lets convolutions round to TF32, but not products."""
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     if hasattr(cudnn, 'conv'):  # from torch 2.9 on; where these were set, allow_tf32 raises
         return products.fp32_precision == 'tf32' or cudnn.conv.fp32_precision != 'tf32'
@@ -40,12 +40,12 @@ def _products_are_as_fast() -> bool:
 
 
 def _needs_ordinary_operators(x: Tensor) -> bool:
-    """Gradients, and graphs that are traced or exported."""
+    """Return whether gradients are wanted, or a graph is traced or exported."""
     return (x.requires_grad and torch.is_grad_enabled()) or is_compiling() or torch.jit.is_tracing() or not x.numel()
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
-    """What a convolution computes in: autocast's dtype, or the input's own."""
+    """Return what a convolution computes in: autocast's dtype, or the input's own."""
     return autocast_dtype(x.device.type) or x.dtype
 
 
@@ -123,7 +123,7 @@ class FusedConv2d(nn.Conv2d):
         return weight
 
     def _by_product(self, x: Tensor, dtype: torch.dtype, residual: Tensor | None) -> Tensor:
-        """A pointwise convolution as a matrix product, which adds the bias and applies ReLU, or adds the residual."""
+        """Convolve pointwise by a matrix product, which adds the bias and applies ReLU, or adds the residual."""
         weight, bias = self._weights_for(x, dtype, lambda weight, _: weight.flatten(1).t())
         rows = _rows(x.to(dtype))
         if residual is not None and self._takes_residual and bias is None and residual.dtype == dtype:
@@ -138,7 +138,7 @@ class FusedConv2d(nn.Conv2d):
         return out if residual is None else residual + out
 
     def _weights_for(self, x: Tensor, dtype: torch.dtype, pack: Callable) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as a library wants them; packed again when they have changed, but by ``.data`` in place."""
+        """Return weight and bias as a library wants them, packed again when they have changed, but by ``.data`` in place."""
         state, packed = (_state(self.weight), _state(self.bias)), self._packed.get(dtype)
         if packed is None or packed[0] != state:
             weight = pack(self.weight.detach().to(dtype), x.shape)
@@ -148,10 +148,10 @@ class FusedConv2d(nn.Conv2d):
 
 
 def _state(parameter: Tensor | None) -> tuple[int, int] | None:
-    """What changes with a parameter's values; tensors made in inference mode have no versions."""
+    """Return what changes with a parameter's values; tensors made in inference mode have no versions."""
     return parameter if parameter is None else (parameter.data_ptr(), parameter.is_inference() or parameter._version)
 
 
 def _rows(x: Tensor) -> Tensor:
-    """A map as a matrix of one row a pixel; no copy in channels-last order."""
+    """Return a map as a matrix of one row a pixel, without a copy in channels-last order."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

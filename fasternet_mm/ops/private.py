@@ -49,7 +49,7 @@ def addmm_relu(bias: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def works(operator: Callable, device: str, dtype: torch.dtype) -> bool:
-    """Whether one of the functions above may be used on a kind of device in a dtype.
+    """Return whether one of the functions above may be used on a kind of device in a dtype.
 
     The first call for each tries it; later ones cost a look into a dict. While a CUDA graph is recorded nothing can be
     tried, and what was not tried before is not used.
@@ -87,7 +87,7 @@ def _refused(why: str) -> bool:
 
 
 def _ramp(shape: tuple[int, ...], device: str, dtype: torch.dtype) -> Tensor:
-    """Numbers from -1 to 1 that draw on nobody's random state."""
+    """Return numbers from -1 to 1 that draw on nobody's random state."""
     values = torch.arange(torch.Size(shape).numel(), device=device) * 37 % 101
     return (values / 50 - 1).view(shape).to(dtype)
 
