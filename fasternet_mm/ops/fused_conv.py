@@ -138,7 +138,7 @@ class FusedConv2d(nn.Conv2d):
         return out if residual is None else residual + out
 
     def _weights_for(self, x: Tensor, dtype: torch.dtype, pack: Callable) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias as a library wants them; packed anew when changed, but for changes in place by ``.data``."""
+        """Return weight and bias as a library wants them, anew when they have changed, but by ``.data`` in place."""
         state, packed = (_state(self.weight), _state(self.bias)), self._packed.get(dtype)
         if packed is None or packed[0] != state:
             weight = pack(self.weight.detach().to(dtype), x.shape)
