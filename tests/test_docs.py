@@ -1,5 +1,6 @@
 """What README, docs and CONTRIBUTING tell people to type, click and believe."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -223,6 +224,18 @@ def test_every_name_in_the_package_is_there():
     assert [name for name in sorted(named) if pkgutil.resolve_name(name) is None] == []
 
 
+@pytest.mark.parametrize('room', re.findall(r'^\| `fasternet_mm/(\w+)/` .*\|', TEXTS['CONTRIBUTING.md'], re.M))
+def test_a_room_imports_what_it_may(room):
+    (row,) = re.findall(rf'^\| `fasternet_mm/{room}/` .*\| (.*) \|$', TEXTS['CONTRIBUTING.md'], re.M)
+    allowed = {'errors', 'files', 'version', room, *re.findall(r'\w+', row)}
+    for path in (REPO / 'fasternet_mm' / room).rglob('*.py'):
+        package = path.relative_to(REPO).parent.parts
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                home = [*package[: len(package) - node.level + 1], *(node.module or node.names[0].name).split('.')]
+                assert home[1] in allowed, f'{path}:{node.lineno}'
+
+
 def test_every_official_file_is_known():
     named = set(re.findall(r'(fasternet://[a-z]\w+)', '\n'.join(TEXTS.values())))
     assert len(named) > 2
@@ -254,6 +267,14 @@ def test_the_readmes_table_is_the_measured_report():
 def test_the_changelog_starts_with_this_version():
     newest = re.search(r'^## \[([\w.]+)\] - \d{4}-\d\d-\d\d$', (REPO / 'CHANGELOG.md').read_text(), re.M)
     assert newest.group(1) == __version__
+
+
+def test_deprecated_names_serve_for_a_release():
+    newest = (REPO / 'CHANGELOG.md').read_text().split('\n## [')[1]
+    pairs = re.findall(r'^\| `(.*)` \| `(.*)` \|$', newest, re.M)
+    assert newest.startswith(__version__) and pairs
+    for old, new in pairs:
+        assert pkgutil.resolve_name(old) is pkgutil.resolve_name(new)
 
 
 def test_pre_commit_runs_the_pinned_ruff():
