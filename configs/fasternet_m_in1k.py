@@ -11,4 +11,4 @@ model = dict(
 train_dataloader = dict(batch_size=256)
 auto_scale_lr = dict(base_batch_size=2048)
 optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
-_base_.param_scheduler[0].start_factor = 1e-6 / 2e-3
+param_scheduler = [dict(_base_.warm_up, start_factor=1e-6 / 2e-3), _base_.cosine]

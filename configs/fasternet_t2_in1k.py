@@ -10,7 +10,10 @@ model = dict(
 
 optim_wrapper = dict(optimizer=dict(weight_decay=0.02))
 
-# RandAugment, at 192 and at 224 pixels
-train_pipeline = _base_.train_dataloader.dataset.pipeline
-train_pipeline[3].magnitude_level = 5
-_base_.custom_hooks[-1].schedule[0].train_pipeline[3].magnitude_level = 5
+# both pipelines, with their own RandAugment
+rand_augment = dict(_base_.rand_augment, magnitude_level=5)
+train_pipeline = [_base_.load_image, _base_.crop_192, _base_.flip, rand_augment, _base_.pack]
+late_pipeline = [_base_.load_image, _base_.crop_224, _base_.flip, rand_augment, _base_.pack]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+late_recipe = dict(_base_.late_recipe, train_pipeline=late_pipeline)
+custom_hooks = [*_base_.run_hooks, dict(type='SwitchRecipeHook', schedule=[late_recipe])]

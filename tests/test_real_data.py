@@ -53,8 +53,8 @@ def test_the_shipped_s_config_trains_on_coco_and_prints_pycocotools_ap(shared_da
 
 
 def test_t0_learns_64_classes_of_one_photograph_each(shared_data, run_tool, tmp_path):
-    """From random weights, by the README's ten lines and mmpretrain's own evaluation."""
-    (code,) = [code for code in re.findall(r'```python\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
+    """From random weights, by the docs' ten lines and mmpretrain's own evaluation."""
+    (code,) = [code for code in re.findall(r'```python\n(.*?)```', (REPO / 'docs' / 'training.md').read_text(), re.S)
                if 'CustomDataset' in code]  # fmt: skip
     code = code.replace("'./configs", f"'{REPO}/configs").replace('data/pets', f'{shared_data}/imagenet64')
     code = code.replace('num_classes=37', 'num_classes=64').replace("'fasternet://fasternet_t0'", 'None')

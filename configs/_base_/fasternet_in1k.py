@@ -19,7 +19,12 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.1), dict(type='CutMix', alpha=1.0)]),
 )
 
-# Of mmpretrain's base: no RandomErasing; 192 pixels instead of 224 but for the last 20 epochs.
+# Of mmpretrain's base: no RandomErasing; 192 pixels instead of 224 but for the last 20 epochs. The parts have names, so
+# that a leaf config builds both pipelines with one of them changed.
+load_image = dict(type='LoadImageFromFile')
+crop_192 = dict(type='RandomResizedCrop', scale=192, backend='pillow', interpolation='bicubic')
+crop_224 = dict(crop_192, scale=224)
+flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
 rand_augment = dict(
     type='RandAugment',
     policies='timm_increasing',
@@ -29,31 +34,19 @@ rand_augment = dict(
     magnitude_std=0.5,
     hparams=dict(pad_val=[round(x) for x in _base_.bgr_mean], interpolation='bicubic'),
 )
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=192, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    rand_augment,
-    dict(type='PackInputs'),
-]
-late_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    *train_pipeline[2:],
-]
-custom_hooks = [
-    *_base_.custom_hooks,
-    # counts from 1: epochs 1 to 280 are without it
-    dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=281, train_pipeline=late_pipeline)]),
-]
-del rand_augment, late_pipeline
+pack = dict(type='PackInputs')
+train_pipeline = [load_image, crop_192, flip, rand_augment, pack]
+late_pipeline = [load_image, crop_224, flip, rand_augment, pack]
+# counts from 1: epochs 1 to 280 are without it
+late_recipe = dict(action_epoch=281, train_pipeline=late_pipeline)
+custom_hooks = [*_base_.run_hooks, dict(type='SwitchRecipeHook', schedule=[late_recipe])]
 
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     # a crop ratio of 0.9 instead of 0.875: 224 / 0.9, rounded down as timm does
     dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
+    pack,
 ]
 # 4096 images on 8 GPUs instead of 1024; M and L have 2048
 train_dataloader = dict(batch_size=512, dataset=dict(pipeline=train_pipeline))
@@ -68,8 +61,7 @@ optim_wrapper = dict(
     # the official code decays norms and biases, too
     paramwise_cfg=dict(_delete_=True),
 )
-# warm-up in steps of an epoch instead of an iteration
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6 / 4e-3, by_epoch=True, end=20),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=20, end=300, T_max=280),
-]
+# warm-up in steps of an epoch instead of an iteration, from a learning rate of 1e-6
+warm_up = dict(type='LinearLR', start_factor=1e-6 / 4e-3, by_epoch=True, end=20)
+cosine = dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=20, end=300, T_max=280)
+param_scheduler = [warm_up, cosine]

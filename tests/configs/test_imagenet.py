@@ -3,11 +3,13 @@
 import copy
 import inspect
 import math
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
@@ -25,10 +27,27 @@ RECIPE = TABLES['table6_imagenet_recipe']['per_variant']
 every_variant = pytest.mark.parametrize('arch', VARIANTS)
 
 
+@cache
+def config_of(arch: str) -> Config:
+    return classifier_config(arch)
+
+
+@cache
+def build(arch: str) -> torch.nn.Module:
+    with torch.device('meta'):
+        return build_classifier(arch)
+
+
+def build_preprocessor(arch: str) -> torch.nn.Module:
+    """What a variant's model does with images, without the rest of it."""
+    cfg = config_of(arch)
+    cfg = dict(cfg.model, backbone=dict(type='FasterNet', arch='t0'), data_preprocessor=cfg.data_preprocessor)
+    return MODELS.build(cfg).data_preprocessor
+
+
 @every_variant
 def test_network(arch):
-    with torch.device('meta'):
-        model = build_classifier(arch)
+    model = build(arch)
     drop_path = getattr(model.backbone.stages[6].blocks[-1].drop_path, 'drop_prob', 0.0)
     assert drop_path == pytest.approx(RECIPE[arch]['drop_path'])
     # no layer scale, and all of it trains
@@ -38,15 +57,15 @@ def test_network(arch):
 
 @every_variant
 def test_batch_of_eight_gpus(arch):
-    cfg = classifier_config(arch)
+    cfg = config_of(arch)
     assert cfg.train_dataloader.batch_size * 8 == RECIPE[arch]['batch'] == cfg.auto_scale_lr.base_batch_size
     assert cfg.train_dataloader.sampler.type == 'DefaultSampler'  # no repeated augmentation
 
 
 @every_variant
 def test_optimizer(arch):
-    cfg = classifier_config(arch)
-    wrapper_cfg = cfg.optim_wrapper
+    cfg = config_of(arch)
+    wrapper_cfg = copy.deepcopy(cfg.optim_wrapper)
     # mixed precision cannot be built without a GPU; by its defaults it is fp16 with a dynamic loss scale
     assert wrapper_cfg.type == 'AmpOptimWrapper' and set(wrapper_cfg) <= {
         'type',
@@ -58,7 +77,7 @@ def test_optimizer(arch):
     assert (defaults['loss_scale'].default, defaults['dtype'].default) == ('dynamic', None)
     assert torch.get_autocast_gpu_dtype() is torch.float16
     wrapper_cfg.type = 'OptimWrapper'
-    model = MODELS.build(dict(cfg.model, backbone=dict(type='FasterNet', arch='t0', out_indices=(3,))))
+    model = build(arch)
     wrapper = build_optim_wrapper(model, wrapper_cfg)
     assert type(wrapper) is OptimWrapper and type(wrapper.optimizer) is torch.optim.AdamW
     # the official code decays every parameter, norms and biases too
@@ -73,7 +92,7 @@ def test_optimizer(arch):
 
 @every_variant
 def test_learning_rate_of_every_epoch(arch):
-    cfg, lr = classifier_config(arch), RECIPE[arch]['lr']
+    cfg, lr = config_of(arch), RECIPE[arch]['lr']
     assert cfg.train_cfg.max_epochs == COMMON['epochs'] == 300
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
     schedulers = [PARAM_SCHEDULERS.build(dict(s, optimizer=optimizer)) for s in cfg.param_scheduler]
@@ -90,7 +109,7 @@ def test_learning_rate_of_every_epoch(arch):
 
 @every_variant
 def test_label_smoothing_and_soft_targets(arch):
-    loss = MODELS.build(classifier_config(arch).model.head.loss)
+    loss = MODELS.build(config_of(arch).model.head.loss)
     logits, target = torch.randn(4, 1000), torch.rand(4, 1000).softmax(1)
     smoothed = target * 0.9 + 0.1 / 1000
     want = -(smoothed * logits.log_softmax(1)).sum(1).mean()
@@ -101,7 +120,7 @@ def test_label_smoothing_and_soft_targets(arch):
 
 @every_variant
 def test_every_batch_is_mixed_by_mixup_or_cutmix_evenly(arch):
-    augment = build_classifier(arch).data_preprocessor.batch_augments
+    augment = copy.copy(build(arch).data_preprocessor.batch_augments)
     mixup, cutmix = augment.augments
     assert (type(mixup).__name__, mixup.alpha) == ('Mixup', RECIPE[arch]['mixup'])
     assert (type(cutmix).__name__, cutmix.alpha) == ('CutMix', COMMON['cutmix_alpha'])
@@ -119,7 +138,7 @@ def transforms_of(pipeline) -> dict:
 
 @every_variant
 def test_augmentation_before_and_after_epoch_280(arch):
-    cfg = classifier_config(arch)
+    cfg = config_of(arch)
     (switch,) = [hook for hook in cfg.custom_hooks if hook.type == 'SwitchRecipeHook']
     (late,) = switch.schedule
     assert late.action_epoch == 281  # counted from 1
@@ -152,7 +171,7 @@ def test_augmentation_before_and_after_epoch_280(arch):
 
 @every_variant
 def test_test_crop(arch):
-    cfg = classifier_config(arch)
+    cfg = config_of(arch)
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         transforms = transforms_of(loader.dataset.pipeline)
         assert list(transforms) == ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop', 'PackInputs']
@@ -161,7 +180,7 @@ def test_test_crop(arch):
         assert min(resized) == math.floor(COMMON['test_size'] / COMMON['test_crop_ratio']) == 248
         assert transforms['ResizeEdge'].interpolation == 'bicubic'
         assert transforms['CenterCrop'](results)['img'].shape == (224, 224, 3)
-    preprocessor = build_classifier(arch).data_preprocessor
+    preprocessor = build_preprocessor(arch)
     red = preprocessor(dict(inputs=[torch.tensor([0, 0, 255], dtype=torch.uint8).view(3, 1, 1)]))['inputs']
     want = (torch.tensor([1.0, 0, 0]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(red.flatten(), want, atol=1e-3, rtol=1e-3)  # BGR in, RGB out
@@ -198,7 +217,7 @@ def test_sizes_seen_at_epochs_280_and_281(tmp_path, image_folder, num_workers):
 
 
 def test_runs_resume_exactly_and_average_their_statistics():
-    cfg = classifier_config('s')
+    cfg = config_of('s')
     assert {'ExactResumeHook', 'SyncBuffersHook'} < {hook.type for hook in cfg.custom_hooks}
     assert cfg.default_hooks.checkpoint.type == 'AtomicCheckpointHook'
     # and no averaging of weights over iterations

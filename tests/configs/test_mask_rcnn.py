@@ -1,5 +1,7 @@
 """What the shipped configs BUILD is the paper's table 7."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,12 @@ VARIANTS = ['s', 'm', 'l', 't0', 't1', 't2']
 PARAMETERS = dict(s=48.99, m=71.23, l=110.87)  # millions, Mask R-CNN with output norms
 
 
+@cache
 def config_of(arch: str) -> Config:
     return Config.fromfile(REPO / 'configs' / f'mask_rcnn_fasternet_{arch}.py')
 
 
+@cache
 def build(arch: str) -> nn.Module:
     with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
         return MODELS.build(config_of(arch).model)

@@ -1,4 +1,4 @@
-"""The command lines on classifiers: the README's ten lines, and everybody's weights through them."""
+"""The command lines on classifiers: the docs' ten lines, and everybody's weights through them."""
 
 import pickle
 import re
@@ -17,7 +17,7 @@ from fasternet_mm.errors import UserError
 from tests.helpers import CLASSES, REPO, one_line
 from tests.helpers.golden import official_state_dict
 
-README = (REPO / 'README.md').read_text()
+TRAINING = (REPO / 'docs' / 'training.md').read_text()
 FAST = [f'{split}_dataloader.{setting}' for split in ('train', 'val', 'test')
         for setting in ('num_workers=0', 'persistent_workers=False')]  # fmt: skip
 FEW_CLASSES = ['val_evaluator.topk=1', 'test_evaluator.topk=1']
@@ -25,8 +25,8 @@ FEW_CLASSES = ['val_evaluator.topk=1', 'test_evaluator.topk=1']
 
 @pytest.fixture(scope='module')
 def ten_lines(tmp_path_factory, image_folder):
-    """The README's config for one's own folder of images, with the paths of this machine in it."""
-    (code,) = [code for code in re.findall(r'```python\n(.*?)```', README, re.S) if 'CustomDataset' in code]
+    """The documented config for one's own folder of images, with the paths of this machine in it."""
+    (code,) = [code for code in re.findall(r'```python\n(.*?)```', TRAINING, re.S) if 'CustomDataset' in code]
     assert len(code.splitlines()) == 10
     path = tmp_path_factory.mktemp('config') / 'mine.py'
     code = code.replace("'./configs", f"'{REPO}/configs").replace('data/pets', str(image_folder))
@@ -86,8 +86,8 @@ def test_resuming_where_nothing_is_to_resume_starts_from_the_pretrained_weights(
     assert 'Checkpoint layout: official classifier.' in log and 'Epoch(train) [1]' in log
 
 
-def test_the_readmes_layer_wise_decay(ten_lines, run_tool, trained, tmp_path):
-    (line,) = re.findall(r'`(optim_wrapper = dict\(constructor=.*?\)\))`', README)
+def test_the_documented_layer_wise_decay(ten_lines, run_tool, trained, tmp_path):
+    (line,) = re.findall(r'`(optim_wrapper = dict\(constructor=.*?\)\))`', TRAINING)
     config = tmp_path / 'decay.py'
     config.write_text(f'_base_ = {str(ten_lines)!r}\n{line}\n')
     options = [f'load_from={trained[0]}', 'train_cfg.max_epochs=1']
