@@ -12,7 +12,7 @@ from mmdet.registry import DATASETS, VISUALIZERS
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from .checkpoint import require_loadable
+from .checkpoint import load_strict
 from .files import AtomicLocalBackend
 
 
@@ -35,7 +35,7 @@ def draw_detections(
         device (str, optional): Defaults to a GPU if there is one.
     """
     model = init_detector(cfg, device=device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
-    require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    load_strict(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='detections', line_width=1))
     visualizer.dataset_meta = dataset.metainfo

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS
 
 from ..files import PARTIAL, AtomicLocalBackend
 
@@ -27,7 +26,6 @@ class _DeletionsHeld:
         self.held.append((self._backend.rmtree, path))
 
 
-@HOOKS.register_module(force=True)
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook with the order of its steps made safe; takes the same arguments.
 

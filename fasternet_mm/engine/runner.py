@@ -2,7 +2,6 @@
 
 import copy
 import os
-import warnings
 from pathlib import Path
 
 import torch
@@ -12,11 +11,8 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from ..checkpoint import require_loadable
+from ..checkpoint import load_strict, require_filling
 from ..errors import UserError
-
-# mmengine reads `mmdet::` configs through it, once a base
-warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 
 LAUNCHERS = {
     'none': ('', ()),
@@ -83,7 +79,7 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(settings)
     if checkpoint is not None:
-        require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+        load_strict(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     return model.eval()
 
 
@@ -98,7 +94,7 @@ class FittingCheckpointHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
-        require_loadable(model, checkpoint)
+        require_filling(model, checkpoint)
 
 
 def build_runner(cfg: Config) -> Runner:

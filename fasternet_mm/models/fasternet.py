@@ -13,10 +13,8 @@ from torch._dynamo import is_compiling  # torch.compiler has it from 2.2 on
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import Layout
 from ..errors import UserError
 from .deployed import HAS_ONEDNN, DeployedBlock, DeployedStem, FusedConv2d, fold, require_foldable, warn_without_onednn
-from .fitting import check_backbone
 from .pconv import PartialConv2d
 
 
@@ -350,13 +348,8 @@ class FasterNet(BaseModule):
         before = sum(len(stage.blocks) for stage in self.stages[: int(position) : 2])
         return before + (int(rest[1]) if rest[0] == 'blocks' else 0) + 1, num_layers
 
-    def check_state_dict(self, state_dict: dict, prefix: str = '') -> None:
-        """Raise CheckpointError where `state_dict` leaves part of the backbone as it is: see :func:`check_backbone`."""
-        check_backbone(self, state_dict, prefix)
-
     def _checkpoint_filter(self, state_dict: dict, prefix: str, *args) -> None:
         """mmpretrain's hook before an ImageClassifier loads foreign names, here for torch's own load_state_dict."""
-        if not prefix:
-            layout, tensors = Layout(state_dict), dict(state_dict)
-            state_dict.clear()
-            state_dict.update((layout.to_mm(name), tensor) for name, tensor in tensors.items())
+        from ..checkpoint import rename_to_mm
+
+        rename_to_mm(state_dict, prefix)
