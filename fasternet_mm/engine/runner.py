@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import CheckpointLoader, Runner
@@ -20,6 +21,8 @@ LAUNCHERS = {
     'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
     'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')),
 }
+# what Python and mmengine raise where a config is wrong itself: its syntax and names, its bases, what it imports
+_OF_A_CONFIG = (SyntaxError, NameError, OSError, ImportError, LookupError, TypeError, ValueError, ConfigParsingError)
 
 
 def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:
@@ -39,7 +42,7 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except Exception as error:
+    except _OF_A_CONFIG as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     starter, variables = LAUNCHERS[launcher]
     if not set(variables) <= set(os.environ):
@@ -84,13 +87,10 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
 
 
 class FittingCheckpointHook(Hook):
-    """Refuse a checkpoint that would leave any part of the model as it was; for testing and resuming.
-
-    Raises:
-        CheckpointError: Lists what does not fit.
-    """
+    """Refuses a checkpoint that would leave any part of the model as it was, for testing and resuming."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Raise CheckpointError, before mmengine loads the checkpoint, where it does not fill the whole model."""
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
@@ -98,7 +98,7 @@ class FittingCheckpointHook(Hook):
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The config's runner; processes without a GPU talk through gloo."""
+    """Build the config's runner; processes without a GPU talk through gloo."""
     if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine would choose NCCL and a CUDA device; it leaves an initialised process group alone
         torch.distributed.init_process_group('gloo')
