@@ -1,7 +1,7 @@
 """Every change that importing fasternet_mm makes to a process, one row each; nothing elsewhere makes one.
 
-``import fasternet_mm`` calls :func:`install`. A new row is a :class:`Patch` in ``PATCHES``. Rows import what they need
-when they are applied: mmcv's operators must be there before anything imports mmdet.models.
+``import fasternet_mm`` calls :func:`install`. A new change is a new row of ``PATCHES``. Its function imports what it
+needs when it is called: mmcv's operators must be there before anything imports mmdet.models.
 """
 
 import importlib
@@ -21,17 +21,17 @@ class Patch:
 
     Attributes:
         target (str): What is changed.
+        apply (Callable): Makes the whole change, or none of it, and returns what undoes it.
         why (str): The reason; where it is more permissive or stricter than stock, it says so.
         versions (str): The versions that need it.
         undone (str): What :func:`uninstall` does.
-        apply (Callable): Makes the whole change, or none of it, and returns what undoes it.
     """
 
     target: str
+    apply: Callable[[], Undo] = field(repr=False)
     why: str
     versions: str
-    undone: str
-    apply: Callable[[], Undo] = field(repr=False)
+    undone: str = 'what stood there before returns'
 
 
 def _provide_mmcv_ext() -> Undo:
@@ -43,10 +43,11 @@ def _provide_mmcv_ext() -> Undo:
 
     def undo() -> str | None:
         sys.meta_path.remove(finder)
-        if finder.found and 'mmcv.ops' in sys.modules:
+        if getattr(sys.modules.get(EXT_NAME), '__file__', None) != finder.file:
+            return None
+        if 'mmcv.ops' in sys.modules:
             return 'mmcv.ops was imported with operators from torchvision and keeps them'
-        if finder.found:
-            sys.modules.pop(EXT_NAME, None)
+        del sys.modules[EXT_NAME]
 
     return undo
 
@@ -77,16 +78,14 @@ def _load_by(module: str, function: str, *prefixes: str) -> Undo:
 
 
 def _check_loading() -> Undo:
-    import mmengine.runner  # noqa: F401
-
     from .checkpoint.matching import checked
 
     ours = {}  # one for each function: another plugin may have wrapped it under one of its names alone
     for module, function in _named_load_state_dict():
-        if not hasattr(function, 'fasternet_mm'):
-            module.load_state_dict = ours.setdefault(function, checked(function))
-        else:  # of an earlier install, below another plugin's wrapper
+        if hasattr(function, 'fasternet_mm'):  # from an earlier install, below another plugin's wrapper
             ours[function] = function.fasternet_mm
+        else:
+            module.load_state_dict = ours.setdefault(function, checked(function))
     for load in ours.values():
         load.active = True
 
@@ -106,12 +105,12 @@ def _check_loading() -> Undo:
 
 def _named_load_state_dict() -> Iterator[tuple[ModuleType, Callable]]:
     """Yield each module that has mmengine's function under its own name, and what stands there."""
+    import mmengine.runner
+
+    homes = {mmengine.runner.__name__, mmengine.runner.checkpoint.__name__}
     for name, module in list(sys.modules.items()):
         function = vars(module).get('load_state_dict') if isinstance(module, ModuleType) else None
-        home = getattr(function, '__module__', None)  # which functools.wraps keeps
-        if function and (
-            name in ('mmengine.runner', 'mmengine.runner.checkpoint') or home == 'mmengine.runner.checkpoint'
-        ):
+        if function and homes & {name, getattr(function, '__module__', None)}:  # functools.wraps keeps __module__
             yield module, function
 
 
@@ -130,7 +129,7 @@ def _register_backend() -> Undo:
     return _put(backends, {'atomic': AtomicLocalBackend})
 
 
-def _register_model_index() -> Undo:
+def _register_models() -> Undo:
     from .hub import forget_models, register_models
 
     return partial(forget_models, register_models())
@@ -165,93 +164,43 @@ def _put_back(entries: dict, before: dict, values: dict) -> str | None:
     return f'{", ".join(map(repr, others))} was registered by somebody else since, and stays' if others else None
 
 
+# fmt: off
 PATCHES = (
-    Patch(
-        'import of mmcv._ext',
-        'more permissive: mmcv-lite, which lacks compiled operators, serves as mmcv, with those of torchvision',
-        'mmcv-lite 2.x; a compiled mmcv always wins',
-        'the finder leaves sys.meta_path; where mmcv.ops was imported through it, it keeps its operators',
-        _provide_mmcv_ext,
-    ),
-    Patch(
-        'torch.serialization safe globals',
-        "more permissive: mmengine's own checkpoints and timm's hold more than tensors, which weights_only refuses",
-        'torch >= 2.6, mmengine <= 0.10.7',
-        'our entries leave the list, those of others stay',
-        _allow_globals,
-    ),
-    Patch(
-        'CheckpointLoader: local files',
-        'stricter: missing, damaged and unsafe files end in one clear error; more permissive: .safetensors',
-        'mmengine 0.10',
-        'the loader from before returns',
-        partial(_load_by, 'loading', 'load_from_local', ''),
-    ),
-    Patch(
-        'CheckpointLoader: http:// and https://',
-        'stricter: downloads are held to their size, hash and URL, and loaded with weights_only, which mmengine omits',
-        'mmengine 0.10',
-        'the loaders from before return',
-        partial(_load_by, 'loading', 'load_from_http', 'http://', 'https://'),
-    ),
-    Patch(
-        'CheckpointLoader: fasternet://',
-        "the authors' files by name",
-        'mmengine 0.10',
-        'the scheme is unknown again',
-        partial(_load_by, 'official', 'load_from_official', 'fasternet://'),
-    ),
-    Patch(
-        'mmengine.runner.load_state_dict',
-        'stricter, for models with a FasterNet: other layouts are recognised, and what does not fit is an error',
-        'mmengine 0.10, which only logs it',
-        "every name is mmengine's again; below a wrapper that another plugin put around it, ours only passes on",
-        _check_loading,
-    ),
-    Patch(
-        'MODELS of mmengine, mmdet and mmpretrain: FasterNet',
-        # a scope finds an unprefixed name in itself or in the root, and a prefixed one in that scope alone
-        'only a class that stands in all three answers to every spelling from everywhere',
-        'mmengine 0.10',
-        'what stood there before returns',
-        partial(_register, '.models', ('FasterNet',), 'MODELS', ('mmengine', 'mmdet', 'mmpretrain')),
-    ),
-    Patch(
-        'MODELS of mmpretrain: FasterNetClsHead',
-        'configs name it',
-        'mmpretrain 1.x',
-        'what stood there before returns',
-        partial(_register, '.models', ('FasterNetClsHead',), 'MODELS', ('mmpretrain',)),
-    ),
-    Patch(
-        'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook',
-        'configs name them',
-        'mmengine 0.10',
-        'what stood there before returns',
-        partial(_register, '.engine', ('AtomicCheckpointHook', 'ExactResumeHook'), 'HOOKS', ('mmengine',)),
-    ),
-    Patch(
-        "mmengine's file backends: atomic",
-        'AtomicCheckpointHook writes through it',
-        'mmengine 0.10',
-        'what stood there before returns',
-        _register_backend,
-    ),
-    Patch(
-        "mmpretrain's ModelHub: six FasterNets",
-        'get_model and list_models know them',
-        'mmpretrain 1.x',
-        'the names are unknown again',
-        _register_model_index,
-    ),
-    Patch(
-        'warnings: pkg_resources is deprecated',
-        'mmengine reads `mmdet::` configs through it, once a base',
-        'setuptools >= 67, mmengine <= 0.10.7',
-        'the filter leaves the list',
-        partial(_ignore_warning, 'pkg_resources is deprecated'),
-    ),
+    Patch('import of mmcv._ext', _provide_mmcv_ext,
+          'more permissive: mmcv-lite, which has no compiled operators, serves as mmcv, with those of torchvision',
+          'mmcv-lite 2.x; a compiled mmcv wins', 'the finder goes; mmcv.ops, once imported, keeps its operators'),
+    Patch('torch.serialization: safe globals', _allow_globals,
+          "more permissive: mmengine's own checkpoints hold more than tensors, which torch refuses",
+          'torch >= 2.6, mmengine 0.10', 'our entries go, those of others stay'),
+    Patch('CheckpointLoader: local files', partial(_load_by, 'loading', 'load_from_local', ''),
+          'stricter: missing, damaged and unsafe files end in one clear error; more permissive: .safetensors',
+          'mmengine 0.10'),
+    Patch('CheckpointLoader: http(s)', partial(_load_by, 'loading', 'load_from_http', 'http://', 'https://'),
+          'stricter: held to size, hash and URL, and loaded with weights_only, which mmengine leaves out here',
+          'mmengine 0.10'),
+    Patch('CheckpointLoader: fasternet://', partial(_load_by, 'official', 'load_from_official', 'fasternet://'),
+          "the authors' files by name", 'mmengine 0.10'),
+    Patch('mmengine.runner.load_state_dict, under each of its names', _check_loading,
+          'stricter for models with a FasterNet: any layout is recognised, and what does not fit is an error',
+          'mmengine 0.10', "mmengine's own returns; below another plugin's wrapper ours stays, and only passes on"),
+    # a scope finds an unprefixed name in itself or in mmengine's root, and a prefixed one in that scope alone
+    Patch('MODELS of mmengine, mmdet and mmpretrain: FasterNet',
+          partial(_register, '.models', ('FasterNet',), 'MODELS', ('mmengine', 'mmdet', 'mmpretrain')),
+          'in all three it answers to every spelling from everywhere', 'mmengine 0.10'),
+    Patch('MODELS of mmpretrain: FasterNetClsHead',
+          partial(_register, '.models', ('FasterNetClsHead',), 'MODELS', ('mmpretrain',)),
+          'configs name it', 'mmpretrain 1.x'),
+    Patch('HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook',
+          partial(_register, '.engine', ('AtomicCheckpointHook', 'ExactResumeHook'), 'HOOKS', ('mmengine',)),
+          'configs name them', 'mmengine 0.10'),
+    Patch("mmengine's file backend 'atomic'", _register_backend,
+          'AtomicCheckpointHook writes through it', 'mmengine 0.10'),
+    Patch("mmpretrain's ModelHub: six FasterNets", _register_models,
+          'list_models and get_model know them', 'mmpretrain 1.x'),
+    Patch('warnings: pkg_resources is deprecated', partial(_ignore_warning, 'pkg_resources is deprecated'),
+          'quieter: mmengine reads `mmdet::` configs through it, once a base', 'setuptools >= 67, mmengine 0.10'),
 )
+# fmt: on
 
 _undos: dict[str, Undo] = {}  # of the rows in force, in the order in which they were applied
 
@@ -264,11 +213,7 @@ def install() -> None:
 
 
 def uninstall() -> dict[str, str]:
-    """Undo the rows in force, the last one first.
-
-    Returns:
-        dict[str, str]: By target, what cannot be undone.
-    """
+    """Undo the rows in force, the last one first, and return by target what cannot be undone."""
     stays = {}
     while _undos:
         target, undo = _undos.popitem()

@@ -22,16 +22,10 @@ class TorchvisionExtFinder(MetaPathFinder):
 
     It belongs at the END of ``sys.meta_path``, so that a compiled ``mmcv._ext`` wins, and must be there before
     ``mmcv.ops`` is first imported, which all of ``mmdet.models`` does.
-
-    Attributes:
-        found (bool): Whether it was asked for, so that ``mmcv._ext`` may come from here.
     """
 
-    found = False
+    file = str(Path(__file__).with_name('torchvision_ops.py'))
 
     def find_spec(self, fullname, path=None, target=None):
         """Return the module of torchvision's operators as the spec of ``mmcv._ext``, and None for other names."""
-        if fullname != EXT_NAME:
-            return None
-        self.found = True
-        return importlib.util.spec_from_file_location(EXT_NAME, Path(__file__).with_name('torchvision_ops.py'))
+        return importlib.util.spec_from_file_location(EXT_NAME, self.file) if fullname == EXT_NAME else None
