@@ -1,27 +1,17 @@
 """FasterNet for MMDetection 3.x and MMPretrain 1.x.
 
 Importing this package registers the models, makes mmcv-lite serve as mmcv, and lets checkpoints written by mmengine
-load on torch >= 2.6. In a config: ``custom_imports = dict(imports=['fasternet_mm'], allow_failed_imports=False)``.
+load on torch >= 2.6; each change to the process is a row of :mod:`fasternet_mm.patches`, and ``python -m fasternet_mm``
+lists them. In a config: ``custom_imports = dict(imports=['fasternet_mm'], allow_failed_imports=False)``.
 """
 
-# the order matters: mmcv's operators must be importable before anything imports mmdet.models
-from .compat import provide_mmcv_ext, require_mmcv
+from . import patches
 
-require_mmcv()
-provide_mmcv_ext()
-
-from .checkpoint import allow_mmengine_checkpoints, check_before_loading, register_loaders  # noqa: E402
-
-allow_mmengine_checkpoints()
-register_loaders()
-check_before_loading()
+patches.install()  # first: mmcv's operators must be there before anything imports mmdet.models
 
 from .engine import AtomicCheckpointHook, ExactResumeHook  # noqa: E402
-from .hub import register_models  # noqa: E402
 from .models import FasterNet, FasterNetBlock, FasterNetClsHead, PartialConv2d  # noqa: E402
 from .version import __version__  # noqa: E402
-
-register_models()
 
 __all__ = [
     'AtomicCheckpointHook',

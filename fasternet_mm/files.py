@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 
 from .errors import UserError
 
@@ -14,7 +14,7 @@ class AtomicLocalBackend(LocalBackend):
     """mmengine's LocalBackend, except that a file appears under its name only when it is whole and on disk."""
 
     def put(self, obj: bytes, filepath) -> None:
-        """Write bytes, making the folder if need be."""
+        """Write `obj` to `filepath`, whose folder is made if need be."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
@@ -29,7 +29,7 @@ class AtomicLocalBackend(LocalBackend):
             raise
 
     def put_text(self, obj: str, filepath, encoding: str = 'utf-8') -> None:
-        """Write text."""
+        """Write the text `obj` to `filepath`, as :meth:`put` does."""
         self.put(obj.encode(encoding), filepath)
 
 
@@ -42,6 +42,3 @@ def require_writable(folder: Path, option: str) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f'{option} is not writable ({error}); name another folder') from error
-
-
-register_backend('atomic', AtomicLocalBackend, force=True)

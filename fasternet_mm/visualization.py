@@ -7,12 +7,12 @@ import mmcv
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmdet.apis import inference_detector, init_detector
+from mmdet.apis import inference_detector
 from mmdet.registry import DATASETS, VISUALIZERS
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import init_default_scope
 
-from .checkpoint import require_loadable
+from .engine.runner import build_model
 from .files import AtomicLocalBackend
 
 
@@ -33,9 +33,14 @@ def draw_detections(
         num_images (int): Defaults to 6.
         score_thr (float): Lowest score to draw. Defaults to 0.5.
         device (str, optional): Defaults to a GPU if there is one.
+
+    Raises:
+        UserError: If `cfg` is no config of mmdet or mmpretrain.
+        CheckpointError: If the checkpoint cannot be had, or does not fit.
     """
-    model = init_detector(cfg, device=device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
-    require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    init_default_scope('mmdet')
+    model = build_model(cfg, checkpoint).to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
+    model.cfg = cfg  # which inference_detector takes its pipeline from
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='detections', line_width=1))
     visualizer.dataset_meta = dataset.metainfo

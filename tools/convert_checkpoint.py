@@ -6,7 +6,7 @@ from fasternet_mm.checkpoint import LAYOUTS, convert_checkpoint
 from fasternet_mm.engine.cli import command_line
 
 
-def main() -> None:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help="checkpoint file, URL, or fasternet://NAME for one of the authors' files")
     parser.add_argument('dst', help='file to write: .pth, or .safetensors for the tensors alone')
@@ -14,7 +14,11 @@ def main() -> None:
     parser.add_argument(
         '--strip-optimizer', action='store_true', help="leave out the optimizer's state, schedules and logged values"
     )
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
     before, after, digest = convert_checkpoint(**vars(args))
     print(f'{args.src}: {before} -> {args.dst}: {after}\nsha256 {digest}')
 

@@ -17,7 +17,7 @@ from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load
 from fasternet_mm.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a detector or a classifier')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='save pictures of predictions in this folder below the work dir')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each picture (default: 2)')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, or flips")
-    args = parse_run_args(parser)
+    args = parse_run_args(parser, argv)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl or .pickle, but is {args.out}')
     return args

@@ -15,7 +15,7 @@ from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load
 from fasternet_mm.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector or a classifier')
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CKPT',
         help='resume from this checkpoint; without a value, from the last one in the work dir',
     )
-    return parse_run_args(parser)
+    return parse_run_args(parser, argv)
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:

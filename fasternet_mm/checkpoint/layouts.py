@@ -73,7 +73,7 @@ class Layout:
         return f'{kind} {self.part}'
 
     def to_mm(self, name: str) -> str:
-        """The name in layout mm of a tensor of this state dict; what is not of FasterNet keeps its name."""
+        """Return the name in layout mm of a tensor of this state dict; what is not of FasterNet keeps its name."""
         if self.kind in ('mm', 'unrecognised') or name not in self._names or not name.startswith(self.prefix):
             return name
         name = name.removeprefix(self.prefix)
@@ -127,6 +127,19 @@ def _from_mm(name: str, to: str) -> str | None:
         return name if name.startswith('patch_embed.') else None
     index, rest = int(stage[1]), name[stage.end() :]
     return f'stages.{index // 2}.{rest}' if index % 2 == 0 else f'stages.{index // 2 + 1}.downsample.{rest}'
+
+
+def rename_to_mm(state_dict: dict, prefix: str = '') -> None:
+    """Rename the tensors of a whole classifier in place, from any layout to mm.
+
+    Args:
+        state_dict (dict): Tensors by name; one in which no FasterNet is recognised is left as it is.
+        prefix (str): Name of the classifier in it; below another model's name nothing is renamed.
+    """
+    if not prefix:
+        layout, tensors = Layout(state_dict), dict(state_dict)
+        state_dict.clear()
+        state_dict.update((layout.to_mm(name), tensor) for name, tensor in tensors.items())
 
 
 def fit_layout(state_dict: dict, wanted: Container[str]) -> tuple[Layout, dict, list[str]]:

@@ -15,38 +15,30 @@ from urllib.request import urlopen
 import torch
 from mmengine.dist import barrier
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 
-from ..errors import CheckpointError
-from ..files import PARTIAL
-
-
-class DamagedCheckpointError(CheckpointError):
-    """A file that is no checkpoint, or no longer one."""
-
-
-def register_loaders() -> None:
-    """Take over local paths and http(s) URLs in mmengine's CheckpointLoader.
-
-    Every way to load a checkpoint comes through it: init_cfg, load_from, resume, ``tools/test.py``, DetInferencer.
-    """
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+from ..errors import (
+    CheckpointError,
+    DamagedCheckpointError,
+    DownloadError,
+    MissingCheckpointError,
+    RefusedCheckpointError,
+)
+from ..files import PARTIAL, AtomicLocalBackend
 
 
 def load_from_local(filename: str, map_location=None):
-    """Load a local file with torch's own safety default (``weights_only=True`` since torch 2.6).
+    """Load a local file with torch's own safety default, ``weights_only=True``.
 
     Files that end in .safetensors, as timm publishes them, need the package safetensors.
 
     Raises:
         CheckpointError: If there is no such file, if it is damaged, or if loading it would run code.
     """
-    path = Path(filename).expanduser()
-    require_file(filename)
+    path = require_file(filename)
     try:
         if path.suffix == '.safetensors':
-            return safetensors_torch().load_file(path, device=str(map_location or 'cpu'))
+            named = isinstance(map_location, (str, torch.device))
+            return safetensors_torch().load_file(path, device=str(map_location) if named else 'cpu')
         return torch.load(path, map_location=map_location)
     except (CheckpointError, torch.cuda.OutOfMemoryError):
         raise
@@ -57,11 +49,11 @@ def load_from_local(filename: str, map_location=None):
         named = re.search(r'GLOBAL (\S+)', str(error))
         suspects = [named.group(1)] if named else suspects
         if not suspects:
-            raise CheckpointError(
+            raise RefusedCheckpointError(
                 f'{filename} was refused: it holds plain data, but in a pickle format that torch does not check; write '
                 "it again with torch.save's default pickle_protocol"
             ) from error
-        raise CheckpointError(
+        raise RefusedCheckpointError(
             f'{filename} was refused: loading it would call {suspects[0]}, which is not needed to hold weights and '
             'could run any code. If you trust its author, load it once in Python with '
             "torch.load(..., weights_only=False) and save its 'state_dict' alone."
@@ -75,7 +67,7 @@ def load_from_local(filename: str, map_location=None):
 
 
 def safetensors_torch():
-    """The module ``safetensors.torch``.
+    """Return the module ``safetensors.torch``.
 
     Raises:
         CheckpointError: If the package is not installed.
@@ -87,13 +79,15 @@ def safetensors_torch():
     return safetensors.torch
 
 
-def require_file(filename: str) -> None:
-    """Raise CheckpointError where the local file `filename` does not exist."""
-    if not Path(filename).expanduser().is_file():
-        raise CheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
+def require_file(filename: str) -> Path:
+    """Return the path of the local file `filename`; raise MissingCheckpointError where it does not exist."""
+    path = Path(os.path.expanduser(filename))
+    if not path.is_file():
+        raise MissingCheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
+    return path
 
 
-def load_from_http(filename: str, map_location=None, model_dir: str | None = None):
+def load_from_http(filename: str, map_location=None):
     """Download a URL once into torch's hub cache, with a progress bar, and load it as a local file.
 
     The size is checked against what the server announces, and a URL that ends in ``#sha256=<hexadecimal digits>``
@@ -102,17 +96,26 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
     Raises:
         CheckpointError: If it cannot be downloaded, with both ways out; if it arrives damaged.
     """
-    url, _, sha256 = filename.partition('#sha256=')
-    cached = cached_file(url, model_dir)
+    return load_url(filename, cached_file(filename), map_location)
+
+
+def cached_file(url: str) -> Path:
+    """Return where a URL is kept once it is downloaded: the name in the URL, in torch's cache, as mmengine has it."""
+    return Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+
+
+def load_url(source: str, cached: Path, map_location):
+    """Load a URL as :func:`load_from_http`, kept as the file `cached`."""
+    url, _, sha256 = source.partition('#sha256=')
     failure = None
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not cached.is_file():  # one process a node
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not _is_kept(url, cached):  # one process a node
         try:
             _download(url, cached, sha256)
         except (OSError, HTTPException, ValueError) as error:
             failure = error
     barrier()
-    if not cached.is_file():
-        raise CheckpointError(
+    if not _is_kept(url, cached):
+        raise DownloadError(
             f'could not download {url} ({_first_line(failure)}). Either download it elsewhere and put it at {cached}, '
             'or give a local file where the URL stands: when training --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE or load_from=FILE (None trains from random weights), when testing '
@@ -129,27 +132,28 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
         ) from error
 
 
-def cached_file(url: str, model_dir: str | None = None) -> Path:
-    """Where a URL is kept once it is downloaded."""
-    return Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / _cache_name(url)
+def _note_of(cached: Path) -> Path:
+    """Return the note of where `cached` came from; it stands beside mmengine's folder, which holds files alone."""
+    return cached.parents[1] / 'origins' / f'{cached.name}.txt'
 
 
-def _cache_name(url: str) -> str:
-    """The file's own name where it holds its hash, and otherwise one that another URL's epoch_12.pth does not share."""
-    name = Path(urlparse(url).path)
-    if re.search(r'-[0-9a-f]{8,}$', name.stem):
-        return name.name
-    return f'{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}'
+def _is_kept(url: str, cached: Path) -> bool:
+    """Return whether `cached` is there and, as far as is known, from `url`, not another URL's epoch_12.pth."""
+    if not cached.is_file():
+        return False
+    note = _note_of(cached)
+    time, _, origin = note.read_text().partition(' ') if note.is_file() else ('', '', '')
+    return origin == url or time != str(cached.stat().st_mtime_ns)  # a file that was put there since is believed
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _download(url: str, target: Path, sha256: str) -> None:
-    """Raises OSError if the URL cannot be read, ends before the announced size, or is of another hash."""
+    """Download to `target`; raise OSError if the URL cannot be read, ends too early, or is of another hash."""
     with urlopen(url, timeout=30) as response:
         announced = int(response.headers.get('Content-Length') or 0)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,11 +169,13 @@ def _download(url: str, target: Path, sha256: str) -> None:
     if problem:
         partial.unlink()
         raise OSError(problem)
+    target.unlink(missing_ok=True)  # another URL's; a kill here leaves no file with a wrong note
+    AtomicLocalBackend().put_text(f'{partial.stat().st_mtime_ns} {url}', _note_of(target))
     os.replace(partial, target)
 
 
 def _globals_of(path: Path) -> list[str] | None:
-    """What the pickles in a file name besides weights, read without running them; None if there is no whole pickle."""
+    """Return what a file's pickles name besides weights, without running them; None if there is no whole pickle."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             content = b''.join(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl'))

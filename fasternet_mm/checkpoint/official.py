@@ -1,11 +1,10 @@
 """The authors' published weights, by name."""
 
+import hashlib
 from pathlib import Path
 
-from mmengine.runner import CheckpointLoader
-
 from ..errors import CheckpointError
-from .loading import cached_file, file_sha256, load_from_http, require_file
+from .loading import cached_file, file_sha256, load_url, require_file
 
 SCHEME = 'fasternet://'
 _RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
@@ -24,7 +23,7 @@ _FILES = dict(
 
 
 def official_url(name: str) -> str:
-    """The URL of the authors' file `name`: 'fasternet_t0' to '_l', and 'mask_rcnn_fasternet_s', '_m', '_l'.
+    """Return the URL of the authors' file `name`: 'fasternet_t0' to '_l', and 'mask_rcnn_fasternet_s', '_m', '_l'.
 
     Raises:
         CheckpointError: If there is no file of that name.
@@ -35,19 +34,29 @@ def official_url(name: str) -> str:
     return _RELEASE + _FILES[name] + ''.join(fragment)
 
 
-@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
-def load_official(filename: str, map_location=None):
-    """mmengine's loader for ``fasternet://NAME``: downloads once, as :func:`load_from_http`."""
-    return load_from_http(official_url(filename), map_location)
+def load_from_official(filename: str, map_location=None):
+    """Load ``fasternet://NAME`` for mmengine: it is downloaded once, as :func:`load_from_http` does."""
+    url = official_url(filename)
+    return load_url(url, _kept_at(url), map_location)
+
+
+def _kept_at(url: str) -> Path:
+    """Return where an official file is kept: under a name that no other URL's file shares."""
+    url = url.partition('#')[0]
+    file = cached_file(url)
+    return file.with_stem(f'{file.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}')
 
 
 def checkpoint_sha256(checkpoint: str | None) -> str | None:
-    """Of the file, or of what was downloaded for the URL or name; None where it is not here."""
+    """Return the SHA-256 of a file, or of what was downloaded for a URL or name; None where it is not here."""
     if checkpoint is None:
         return None
-    source = official_url(checkpoint) if checkpoint.startswith(SCHEME) else checkpoint
-    url = source.partition('#')[0]
-    file = cached_file(url) if url.startswith(('http://', 'https://')) else Path(source).expanduser()
+    if checkpoint.startswith(SCHEME):
+        file = _kept_at(official_url(checkpoint))
+    elif checkpoint.startswith(('http://', 'https://')):
+        file = cached_file(checkpoint)
+    else:
+        file = Path(checkpoint).expanduser()
     return file_sha256(file) if file.is_file() else None
 
 

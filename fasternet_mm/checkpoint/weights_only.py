@@ -1,17 +1,16 @@
-"""Let checkpoints that mmengine wrote pass torch's ``weights_only=True``, the default since torch 2.6.
+"""What checkpoints that mmengine wrote hold besides tensors, for torch's ``weights_only=True``, the default.
 
-Besides tensors they pickle the logged scalars (mmengine's HistoryBuffer, numpy arrays) and, by ``getattr``, a few
-functions of mmengine's own classes. These are allowed by name; everything else that is not plain data stays refused.
+They pickle the logged scalars (mmengine's HistoryBuffer, numpy arrays) and, by ``getattr``, a few functions of
+mmengine's own classes. These are named here; everything else that is not plain data stays refused.
 """
 
 import pickle
 from argparse import Namespace
+from collections.abc import Callable
 
 import numpy as np
-import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleParamScheduler
-from mmengine.utils import digit_version
 
 _FUNCTIONS = {
     HistoryBuffer: ('current', 'max', 'mean', 'min'),
@@ -20,29 +19,25 @@ _FUNCTIONS = {
 
 
 def _function_of_mmengine(obj, name):
-    """``getattr``, for the functions above alone."""
+    """Serve as ``getattr`` for the functions above alone."""
     if isinstance(obj, type) and name in _FUNCTIONS.get(obj, ()):
         return getattr(obj, name)
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {obj}, {name}')
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Extend torch's list of safe globals; before torch 2.6 there is nothing to extend, for torch.load runs pickles."""
-    if digit_version(torch.__version__) < digit_version('2.6'):
-        return
+def safe_globals() -> list[type | tuple[Callable, str]]:
+    """Return what to add to torch's list of safe globals."""
     core = np.core if np.__version__.startswith('1.') else np._core
     functions = (core.multiarray._reconstruct, core.multiarray.scalar)
-    torch.serialization.add_safe_globals(
-        [
-            *_FUNCTIONS,
-            (_function_of_mmengine, 'builtins.getattr'),
-            # the arguments of timm's training script, and of many others; by name, so that it outlasts timm's own
-            # torch.serialization.safe_globals([Namespace])
-            (Namespace, 'argparse.Namespace'),
-            np.ndarray,
-            np.dtype,
-            *{type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU'},
-            # files written by numpy 1 and by numpy 2 name these two differently
-            *((f, f'numpy.{module}.multiarray.{f.__name__}') for f in functions for module in ('core', '_core')),
-        ]
-    )
+    return [
+        *_FUNCTIONS,
+        (_function_of_mmengine, 'builtins.getattr'),
+        # the arguments of timm's training script, and of many others; by name, so that it outlasts timm's own
+        # torch.serialization.safe_globals([Namespace])
+        (Namespace, 'argparse.Namespace'),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU'},
+        # files written by numpy 1 and by numpy 2 name these two differently
+        *((f, f'numpy.{module}.multiarray.{f.__name__}') for f in functions for module in ('core', '_core')),
+    ]

@@ -1,7 +1,6 @@
 """Let mmcv-lite answer ``import mmcv._ext`` from torchvision's operators."""
 
 import importlib.util
-import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
@@ -19,19 +18,14 @@ def require_mmcv() -> None:
 
 
 class TorchvisionExtFinder(MetaPathFinder):
-    """Finds ``mmcv._ext`` in this package, for an mmcv that has no compiled one."""
+    """Finds ``mmcv._ext`` in this package, for an mmcv that has no compiled one.
+
+    It belongs at the END of ``sys.meta_path``, so that a compiled ``mmcv._ext`` wins, and must be there before
+    ``mmcv.ops`` is first imported, which all of ``mmdet.models`` does.
+    """
+
+    file = str(Path(__file__).with_name('torchvision_ops.py'))
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != EXT_NAME:
-            return None
-        return importlib.util.spec_from_file_location(EXT_NAME, Path(__file__).with_name('torchvision_ops.py'))
-
-
-def provide_mmcv_ext() -> None:
-    """Make ``mmcv.ops`` importable on mmcv-lite; a compiled ``mmcv._ext`` always wins. Safe to call again.
-
-    The finder goes to the END of ``sys.meta_path``, after the one that finds compiled modules. It must be there
-    before ``mmcv.ops`` is first imported, which all of ``mmdet.models`` does.
-    """
-    if not any(isinstance(finder, TorchvisionExtFinder) for finder in sys.meta_path):
-        sys.meta_path.append(TorchvisionExtFinder())
+        """Return the module of torchvision's operators as the spec of ``mmcv._ext``, and None for other names."""
+        return importlib.util.spec_from_file_location(EXT_NAME, self.file) if fullname == EXT_NAME else None

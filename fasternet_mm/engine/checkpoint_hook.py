@@ -1,11 +1,12 @@
 """A CheckpointHook that a kill at any moment cannot rob of its last whole checkpoint."""
 
+from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS
 
 from ..files import PARTIAL, AtomicLocalBackend
 
@@ -27,7 +28,17 @@ class _DeletionsHeld:
         self.held.append((self._backend.rmtree, path))
 
 
-@HOOKS.register_module(force=True)
+class _RunnerElsewhere:
+    """A runner with another work dir, into which mmengine's hook writes ``last_checkpoint`` in place."""
+
+    def __init__(self, runner, work_dir: str) -> None:
+        self._runner = runner
+        self.work_dir = work_dir
+
+    def __getattr__(self, name):
+        return getattr(self._runner, name)
+
+
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook with the order of its steps made safe; takes the same arguments.
 
@@ -39,49 +50,37 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         if self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend='atomic')
-        super().before_train(runner)
+        super().before_train(runner)  # which also deletes what a kill before its deletion left behind
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
-            for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # what a kill during a save left behind
+            for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # and this one a kill during a save
                 partial.unlink()
-        retired = runner.message_hub.runtime_info.get('retired_ckpt')  # and a kill before its deletion
-        if retired is not None:
-            self._remove(retired)
+        if self.max_keep_ckpts > 0:
+            self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        with self._deletions_last():
-            if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                    retired = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
-                    runner.message_hub.update_info('retired_ckpt', retired)
-                    self._remove(retired)
-                self.keep_ckpt_ids.append(step)
-                runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-
-            filename = self.filename_tmpl.format(step)
-            self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
-            runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-            runner.save_checkpoint(
-                self.out_dir,
-                filename,
-                self.file_client_args,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
-                by_epoch=self.by_epoch,
-                backend_args=self.backend_args,
-                **self.args,
-            )
+        keep = self.max_keep_ckpts
+        with self._deletions_last(), TemporaryDirectory() as elsewhere:
+            # room for one more, so that the new checkpoint knows what is still to be deleted
+            self.max_keep_ckpts = keep + 1 if keep > 0 else keep
+            try:
+                super()._save_checkpoint_with_step(_RunnerElsewhere(runner, elsewhere), step, meta)
+            finally:
+                self.max_keep_ckpts = keep
             if is_main_process():
                 AtomicLocalBackend().put_text(self.last_ckpt, Path(runner.work_dir, 'last_checkpoint'))
+            while 0 < keep < len(self.keep_ckpt_ids):
+                self._delete(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         with self._deletions_last():
             super()._save_best_checkpoint(runner, metrics)
 
-    def _remove(self, filename: str) -> None:
+    def _delete(self, filename: str) -> None:
         path = self.file_backend.join_path(self.out_dir, filename)
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
+        elif is_main_process() and self.file_backend.isdir(path):  # as DeepSpeed saves
+            self.file_backend.rmtree(path)
 
     @contextmanager
     def _deletions_last(self):

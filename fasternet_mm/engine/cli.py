@@ -31,20 +31,20 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse_run_args(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """Parse what train.py and test.py have in common with mmdet's, besides what `parser` has of its own."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=list(LAUNCHERS), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 @contextmanager
 def command_line() -> Iterator[None]:
-    """Around a tool's main: a UserError and Ctrl-C become one line on stderr; distributed processes end together."""
+    """Turn a UserError and Ctrl-C within a tool's main into one line on stderr; end distributed processes together."""
     try:
         yield
         if torch.distributed.is_initialized():

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 _MODEL, _DATA = 0, 1  # two families of random numbers that never meet
@@ -78,7 +77,6 @@ class _SeededFetch:
         return self._dataset[int(index)]
 
 
-@HOOKS.register_module(force=True)
 class ExactResumeHook(Hook):
     """Makes a run that was killed and resumed equal to one that was not, given the seed (``randomness.seed``, or
     the one mmengine drew and keeps in the checkpoint).

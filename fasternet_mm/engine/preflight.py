@@ -45,7 +45,7 @@ def _check_backbone(model) -> None:
             try:
                 with torch.device('meta'):
                     FasterNet(**{key: value for key, value in node.items() if key != 'type'})
-            except Exception as error:
+            except (TypeError, ValueError) as error:  # what it raises for its arguments
                 raise UserError(error) from error
 
 
@@ -83,7 +83,7 @@ def _check_dataset(dataset: dict, name: str, registry: Registry) -> None:
 
 
 def _downloads(dataset: dict, registry: Registry) -> bool:
-    """Whether the data set fetches itself, as mmpretrain's CIFAR10 does."""
+    """Return whether the data set fetches itself, as mmpretrain's CIFAR10 does."""
     kind = dataset.get('type')
     kind = registry.get(kind) if isinstance(kind, str) else kind
     download = inspect.signature(kind).parameters.get('download') if kind else None

@@ -2,21 +2,18 @@
 
 import copy
 import os
-import warnings
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from ..checkpoint import require_loadable
+from ..checkpoint import load_strict, require_filling
 from ..errors import UserError
-
-# mmengine reads `mmdet::` configs through it, once a base
-warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 
 LAUNCHERS = {
     'none': ('', ()),
@@ -24,6 +21,8 @@ LAUNCHERS = {
     'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
     'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')),
 }
+# what Python and mmengine raise where a config is wrong itself: its syntax and names, its bases, what it imports
+_OF_A_CONFIG = (SyntaxError, NameError, OSError, ImportError, LookupError, TypeError, ValueError, ConfigParsingError)
 
 
 def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:
@@ -43,7 +42,7 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except Exception as error:
+    except _OF_A_CONFIG as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     starter, variables = LAUNCHERS[launcher]
     if not set(variables) <= set(os.environ):
@@ -83,26 +82,23 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(settings)
     if checkpoint is not None:
-        require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+        load_strict(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     return model.eval()
 
 
 class FittingCheckpointHook(Hook):
-    """Refuse a checkpoint that would leave any part of the model as it was; for testing and resuming.
-
-    Raises:
-        CheckpointError: Lists what does not fit.
-    """
+    """Refuses a checkpoint that would leave any part of the model as it was, for testing and resuming."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Raise CheckpointError, before mmengine loads the checkpoint, where it does not fill the whole model."""
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
-        require_loadable(model, checkpoint)
+        require_filling(model, checkpoint)
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The config's runner; processes without a GPU talk through gloo."""
+    """Build the config's runner; processes without a GPU talk through gloo."""
     if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine would choose NCCL and a CUDA device; it leaves an initialised process group alone
         torch.distributed.init_process_group('gloo')

@@ -5,8 +5,6 @@ from mmcv.cnn import build_activation_layer
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from .fitting import check_head
-
 
 class FasterNetClsHead(ClsHead):
     """Global average pooling, a 1x1 convolution without bias, an activation, and a linear layer (table 8).
@@ -54,7 +52,3 @@ class FasterNetClsHead(ClsHead):
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         return self.fc(self.pre_logits(feats))
-
-    def check_state_dict(self, state_dict: dict, prefix: str = '') -> list[str]:
-        """Raise CheckpointError where `state_dict` does not fit the head: see :func:`check_head`."""
-        return check_head(self, state_dict, prefix)

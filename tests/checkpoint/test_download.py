@@ -156,7 +156,7 @@ def test_a_missing_file_says_both_ways_out(server, cache):
         initialised(url)
     text = str(error.value)
     assert url in text and '404' in text
-    assert str(cache / 't1-') in text and 'model.backbone.init_cfg.checkpoint=FILE' in text
+    assert str(cache / 't1.pth') in text and 'model.backbone.init_cfg.checkpoint=FILE' in text
 
 
 def test_the_official_files_load_by_name(server, cache, monkeypatch):

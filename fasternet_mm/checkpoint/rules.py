@@ -1,24 +1,41 @@
 """Whether a checkpoint fits the parts of a FasterNet, and if not, why."""
 
 import re
+from collections.abc import Callable
 
 from mmengine.logging import print_log
 from torch import nn
 
-from ..checkpoint import require_matching
+from ..errors import CheckpointError
+
+_SHOWN = 10
+
+# takes a module, a state dict and the module's prefix in it; raises CheckpointError, or returns the names to leave out
+Rule = Callable[[nn.Module, dict, str], list[str]]
 
 
-def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Called whenever mmengine loads a checkpoint into a model with a FasterNet.
+def rule_for(module: nn.Module) -> Rule | None:
+    """Return the rule for modules of this class, or None where mmengine's own way of loading is enough."""
+    from ..models import FasterNet, FasterNetClsHead
 
-    A backbone that keeps its random weights, with no more than a line in the log, costs days. Output norms and stages
-    that are not built may be absent on either side; from the file layer scale, too, and from the model the statistics
-    of BN where it has another norm.
+    if isinstance(module, FasterNet):
+        return check_backbone
+    return check_head if isinstance(module, FasterNetClsHead) else None
+
+
+def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> list[str]:
+    """Refuse a file that would leave part of a FasterNet at its random weights, which costs days.
+
+    Output norms and stages that are not built may be absent on either side; from the file layer scale, too, and from
+    the model the statistics of BN where it has another norm.
 
     Args:
         backbone (nn.Module): A FasterNet.
         state_dict (dict): Tensors by name; those under `prefix` belong to `backbone`.
         prefix (str): Name of `backbone` in `state_dict`, with a trailing dot, or ''.
+
+    Returns:
+        list[str]: Nothing: no tensor is left out.
 
     Raises:
         CheckpointError: Says which tensors do not fit and what has most likely happened.
@@ -48,10 +65,11 @@ def check_backbone(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
         names = [f'{known.get(v, "")} ({v[0]} channels, depths {v[1]})'.strip() for v in (theirs, ours)]
         cause = f'a file of another variant: {names[0]}, where the model is {names[1]}'
     require_matching(backbone, state_dict, prefix, optional, cause)
+    return []
 
 
 def _variant(state_dict: dict, prefix: str) -> tuple[int, tuple[int, ...]] | None:
-    """Channels and depths of the FasterNet under `prefix`, or None."""
+    """Return channels and depths of the FasterNet under `prefix`, or None where there is none."""
     stem = state_dict.get(f'{prefix}patch_embed.proj.weight')
     pattern = re.compile(re.escape(prefix) + r'stages\.(\d+)\.blocks\.(\d+)\.spatial_mixing\.')
     blocks = {(int(m[1]), int(m[2])) for m in map(pattern.match, state_dict) if m}
@@ -62,11 +80,14 @@ def _variant(state_dict: dict, prefix: str) -> tuple[int, tuple[int, ...]] | Non
 
 
 def check_head(head: nn.Module, state_dict: dict, prefix: str) -> list[str]:
-    """As :func:`check_backbone`, for a FasterNetClsHead.
+    """Refuse a file that would leave part of a FasterNetClsHead as it is; arguments as :func:`check_backbone`.
 
     Returns:
         list[str]: What is to be left out: the linear layer of a file of another class count, where
         ``head.ignore_mismatched_sizes`` allows it.
+
+    Raises:
+        CheckpointError: As :func:`check_backbone`. A file without any head is no error: a line in the log says so.
     """
     if not any(name.startswith(prefix) for name in state_dict):
         print_log('The checkpoint has no classification head: the head keeps its initial weights.', 'current', 30)
@@ -90,3 +111,60 @@ def check_head(head: nn.Module, state_dict: dict, prefix: str) -> list[str]:
         cause = 'incomplete'
     require_matching(head, state_dict, prefix, cause=cause)
     return []
+
+
+def require_matching(
+    module: nn.Module,
+    state_dict: dict,
+    prefix: str = '',
+    optional: Callable[[str], bool] = lambda name: False,
+    cause: str | None = None,
+) -> None:
+    """Raise where `state_dict` would leave part of `module` as it is, or holds more than it.
+
+    Args:
+        module (nn.Module): The module to load.
+        state_dict (dict): Tensors by name; those under `prefix` belong to `module`.
+        prefix (str): Name of `module` in `state_dict`, with a trailing dot, or ''.
+        optional (Callable): Tells of a name below `prefix` whether either side may lack it.
+        cause (str, optional): What has most likely happened; without it, a guess by how much fits.
+
+    Raises:
+        CheckpointError: Lists the first ten missing, mis-shaped and unexpected tensors.
+    """
+
+    def required(key: str) -> bool:
+        return counts(key) and not optional(key)
+
+    want = {key: value for key, value in module.state_dict().items() if required(key)}
+    have = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    missing = [key for key in want if key not in have]
+    misshaped = [
+        f'{key} {tuple(have[key].shape)}, not {tuple(want[key].shape)}'
+        for key in want
+        if key in have and have[key].shape != want[key].shape
+    ]
+    unexpected = [key for key in have if required(key) and key not in want]
+    problems = [
+        f'{len(keys)} {kind}: {listed(keys)}'
+        for kind, keys in (('missing', missing), ('of another shape', misshaped), ('unexpected', unexpected))
+        if keys
+    ]
+    if problems:
+        fitting = len(want) - len(missing) - len(misshaped)
+        variant = fitting * 2 > len(want) or len(misshaped) > len(missing)
+        cause = cause or f'a file of another {"variant or class count" if variant else "model"}'
+        raise CheckpointError(
+            f'the checkpoint does not fit {type(module).__name__}: {fitting} of {len(want)} tensors match; most likely '
+            f'it is {cause}; {"; ".join(problems)}'
+        )
+
+
+def counts(name: str) -> bool:
+    """Return whether a tensor of this name must match: old files lack BN's counter of batches."""
+    return not name.endswith('num_batches_tracked')
+
+
+def listed(names: list[str]) -> str:
+    """Return the first names as a list for an error or the log."""
+    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
