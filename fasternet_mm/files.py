@@ -11,7 +11,7 @@ PARTIAL = '.partial'
 
 
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's LocalBackend, except that a file appears under its name only when it is whole and on disk."""
+    """Write files as mmengine's LocalBackend does, except that one appears under its name only when it is whole."""
 
     def put(self, obj: bytes, filepath) -> None:
         """Write `obj` to `filepath`, whose folder is made if need be."""
@@ -34,7 +34,7 @@ class AtomicLocalBackend(LocalBackend):
 
 
 def require_writable(folder: Path, option: str) -> None:
-    """Make `folder`, which `option` of a command line names; UserError where nothing can be written there."""
+    """Make `folder`, which `option` of a command line names; raise UserError where nothing can be written there."""
     probe = folder / '.writable'
     try:
         folder.mkdir(parents=True, exist_ok=True)

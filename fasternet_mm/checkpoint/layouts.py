@@ -38,7 +38,7 @@ _HEADS = {
 
 
 class Layout:
-    """How the tensors of one state dict are named.
+    """Recognise how the tensors of one state dict are named.
 
     Args:
         state_dict (dict): Tensors by name.

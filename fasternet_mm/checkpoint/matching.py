@@ -159,7 +159,7 @@ def _rehearse(module: nn.Module, state_dict: dict) -> _Rehearsal:
 
 @contextmanager
 def _naming(layout: Layout):
-    """Adds to an error which layout was recognised."""
+    """Add to an error which layout was recognised."""
     try:
         yield
     except CheckpointError as error:

@@ -18,7 +18,7 @@ def _widen(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Greedy NMS of (N, 4) boxes; returns the kept indices by falling score."""
+    """Return the indices that greedy NMS keeps of (N, 4) boxes, by falling score."""
     boxes, scores = _widen(boxes, scores)
     if offset:  # legacy boxes whose right and bottom pixels belong to them
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
@@ -35,9 +35,9 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al., 2017): `method` 0 drops, 1 decays linearly, 2 by a Gaussian of the overlap.
+    """Fill the first k rows of `dets` (N, 5) with boxes and their decayed scores, and return the k indices.
 
-    Fills the first k rows of `dets` (N, 5) with boxes and decayed scores; returns the k indices.
+    Soft-NMS (Bodla et al., 2017): `method` 0 drops, 1 decays linearly, 2 by a Gaussian of the overlap.
     """
     boxes, scores = _widen(boxes, scores)
     corners = boxes + boxes.new_tensor([0, 0, offset, offset])
@@ -79,7 +79,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """RoIAlign of (N, C, H, W) features and (K, 5) rois into `output` (K, C, aligned_height, aligned_width)."""
+    """Pool (N, C, H, W) features at (K, 5) rois by RoIAlign into `output` (K, C, aligned_height, aligned_width)."""
     _require_average(pool_mode)
     features, rois = _widen(input, rois)
     output.copy_(
@@ -100,7 +100,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Gradient of RoIAlign with respect to its features, into `grad_input` (N, C, H, W)."""
+    """Write the gradient of RoIAlign with respect to its features into `grad_input` (N, C, H, W)."""
     _require_average(pool_mode)
     grad, rois = _widen(grad_output, rois)
     shape = grad_input.shape
@@ -112,7 +112,7 @@ def roi_align_backward(
 
 
 def _focal_terms(target: Tensor, weight: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Where (N, C) a logit is of its sample's class, and the class weight of each sample (N, 1) or 1."""
+    """Return where (N, C) a logit is of its sample's class, and the class weight of each sample (N, 1) or 1."""
     classes = torch.arange(logits.size(1), device=target.device)
     if not weight.numel():
         return target[:, None] == classes, logits.new_ones(())
@@ -123,7 +123,7 @@ def _focal_terms(target: Tensor, weight: Tensor, logits: Tensor) -> tuple[Tensor
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss (Lin et al., 2017) of (N, C) logits and (N,) class indices, into `output` (N, C)."""
+    """Write the focal loss (Lin et al., 2017) of (N, C) logits and (N,) class indices into `output` (N, C)."""
     (logits,) = _widen(input)
     positive, weight = _focal_terms(target, weight, logits)
     loss = torchvision.ops.sigmoid_focal_loss(logits, positive.to(logits.dtype), alpha=alpha, gamma=gamma)
@@ -133,7 +133,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Gradient of each loss with respect to its logit, into `grad_input` (N, C); finite at saturated logits."""
+    """Write the gradient of each loss by its logit into `grad_input` (N, C); it is finite at saturated logits."""
     (logits,) = _widen(input)
     positive, weight = _focal_terms(target, weight, logits)
     p, q = logits.sigmoid(), (-logits).sigmoid()
@@ -148,13 +148,13 @@ _V2_GEOMETRY = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilatio
 
 
 def _deform_conv(input, weight, offset, mask, bias, geometry) -> Tensor:
-    """Deformable convolution; `mask` (v2) and `bias` may be None."""
+    """Return a deformable convolution; `mask` (v2) and `bias` may be None."""
     tensors, use_mask = _fill_in(input, weight, offset, mask, bias)
     return _vision.deform_conv2d(*tensors, *geometry, use_mask)
 
 
 def _deform_conv_backward(grad_output, input, weight, offset, mask, bias, geometry) -> tuple[Tensor, ...]:
-    """Gradients with respect to (input, weight, offset, mask, bias)."""
+    """Return the gradients with respect to (input, weight, offset, mask, bias)."""
     tensors, use_mask = _fill_in(input, weight, offset, mask, bias)
     (grad_output,) = _widen(grad_output)
     return _vision._deform_conv2d_backward(grad_output, *tensors, *geometry, use_mask)
@@ -168,12 +168,12 @@ def _fill_in(input, weight, offset, mask, bias):
 
 
 def deform_conv_forward(input, weight, offset, output, columns, ones, **options) -> None:
-    """Deformable convolution v1 (Dai et al., 2017), into `output`."""
+    """Write a deformable convolution v1 (Dai et al., 2017) into `output`."""
     output.copy_(_deform_conv(input, weight, offset, None, None, [options[name] for name in _V1_GEOMETRY]))
 
 
 def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offset, weight, columns, **options) -> None:
-    """Gradients of deformable convolution v1, into `grad_input` and `grad_offset`."""
+    """Write the gradients of deformable convolution v1 into `grad_input` and `grad_offset`."""
     geometry = [options[name] for name in _V1_GEOMETRY]
     grads = _deform_conv_backward(grad_output, input, weight, offset, None, None, geometry)
     grad_input.copy_(grads[0])
@@ -181,7 +181,7 @@ def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offs
 
 
 def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, columns, ones, scale, **options) -> None:
-    """Gradient of deformable convolution v1, added `scale` times to `grad_weight`."""
+    """Add the gradient of deformable convolution v1, `scale` times, to `grad_weight`."""
     geometry = [options[name] for name in _V1_GEOMETRY]
     # the gradient of a convolution's weight does not depend on the weight: its shape alone is read
     grads = _deform_conv_backward(grad_output, input, grad_weight, offset, None, None, geometry)
@@ -191,7 +191,7 @@ def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, col
 def modulated_deform_conv_forward(
     input, weight, bias, ones, offset, mask, output, columns, with_bias, **options
 ) -> None:
-    """Deformable convolution v2 (Zhu et al., 2019), one modulation a sampling point, into `output`."""
+    """Write a deformable convolution v2 (Zhu et al., 2019), one modulation a sampling point, into `output`."""
     geometry = [options[name] for name in _V2_GEOMETRY]
     output.copy_(_deform_conv(input, weight, offset, mask, bias if with_bias else None, geometry))
 
@@ -200,7 +200,7 @@ def modulated_deform_conv_backward(
     input, weight, bias, ones, offset, mask, columns,
     grad_input, grad_weight, grad_bias, grad_offset, grad_mask, grad_output, with_bias, **options
 ) -> None:  # fmt: skip
-    """Gradients of deformable convolution v2, into the five ``grad_*`` arguments before `grad_output`."""
+    """Write the gradients of deformable convolution v2 into the five ``grad_*`` arguments before `grad_output`."""
     geometry = [options[name] for name in _V2_GEOMETRY]
     grads = _deform_conv_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
     for out, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
@@ -210,12 +210,12 @@ def modulated_deform_conv_backward(
 
 
 def get_compiler_version() -> str:
-    """What ``mmcv.utils.collect_env`` reports."""
+    """Return what ``mmcv.utils.collect_env`` reports as the compiler."""
     return 'none (mmcv-lite, operators from torchvision)'
 
 
 def get_compiling_cuda_version() -> str:
-    """What ``mmcv.utils.collect_env`` reports."""
+    """Return what ``mmcv.utils.collect_env`` reports as the version of CUDA."""
     return f'that of torchvision {torchvision.__version__}'
 
 

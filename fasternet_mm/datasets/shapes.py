@@ -91,7 +91,7 @@ def draw_image(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[tu
 
 
 def _texture(size: int, rng: np.random.Generator, unlike: np.ndarray | None = None) -> np.ndarray:
-    """A muted colour, or a strong one at least 60 grey levels from `unlike`, with waves and grain over it."""
+    """Return a muted colour, or a strong one 60 grey levels or more from `unlike`, with waves and grain over it."""
     colour = rng.uniform(90, 165, 3) if unlike is None else unlike
     while unlike is not None and np.abs(colour - unlike).max() < 60:
         colour = rng.uniform(20, 235, 3)
@@ -103,7 +103,7 @@ def _texture(size: int, rng: np.random.Generator, unlike: np.ndarray | None = No
 
 
 def _shape(size: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-    """A class index and the mask of one rotated shape that lies inside the image."""
+    """Return a class index and the mask of one rotated shape that lies inside the image."""
     label = int(rng.integers(len(CLASSES)))
     corners, upright = {'circle': (64, 0), 'square': (4, np.pi / 4), 'triangle': (3, -np.pi / 2)}[CLASSES[label]]
     radius = float(np.exp(rng.uniform(np.log(size / 20), np.log(size / 4))))

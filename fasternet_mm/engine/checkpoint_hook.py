@@ -40,7 +40,7 @@ class _RunnerElsewhere:
 
 
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook with the order of its steps made safe; takes the same arguments.
+    """Save checkpoints as mmengine's CheckpointHook does, with the same arguments, in an order that no kill can harm.
 
     A new checkpoint is written under a temporary name, renamed when it is whole, noted in ``last_checkpoint``, and
     only then are the ones beyond `max_keep_ckpts` (and the previous best one) deleted. mmengine deletes first, writes
@@ -84,7 +84,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _deletions_last(self):
-        """Deletions inside the block happen after it, and not at all if it fails."""
+        """Delete after the block what is deleted inside it, and nothing if it fails."""
         backend = self.file_backend
         self.file_backend = deletions = _DeletionsHeld(backend)
         try:

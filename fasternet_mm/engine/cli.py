@@ -15,7 +15,7 @@ from .runner import LAUNCHERS
 
 
 class ConfigOptions(DictAction):
-    """mmengine's DictAction (``--cfg-options key=value ...``) with an error of argparse's kind."""
+    """Parse ``--cfg-options key=value ...`` as mmengine's DictAction does, with an error of argparse's kind."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         for value in values:

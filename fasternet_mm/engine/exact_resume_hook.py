@@ -78,7 +78,7 @@ class _SeededFetch:
 
 
 class ExactResumeHook(Hook):
-    """Makes a run that was killed and resumed equal to one that was not, given the seed (``randomness.seed``, or
+    """Make a run that was killed and resumed equal to one that was not, given the seed (``randomness.seed``, or
     the one mmengine drew and keeps in the checkpoint).
 
     mmengine's checkpoint holds no random state, and workers' states could not be saved anyway. So nothing depends on
@@ -111,7 +111,7 @@ class ExactResumeHook(Hook):
         object.__setattr__(loader, 'batch_sampler', _PlacedBatches(loader.batch_sampler, loop.epoch, skip))
 
     def _batches_seen(self, runner) -> int:
-        """How many batches of the current epoch the checkpoint has seen, if its epochs were as long as these."""
+        """Return how many batches of the current epoch the checkpoint has seen, if its epochs were as long as these."""
         length = len(runner.train_dataloader)
         before = runner.message_hub.runtime_info.get('batches_per_epoch', length)
         runner.message_hub.update_info('batches_per_epoch', length)

@@ -45,7 +45,7 @@ def _check_backbone(model) -> None:
             try:
                 with torch.device('meta'):
                     FasterNet(**{key: value for key, value in node.items() if key != 'type'})
-            except (TypeError, ValueError) as error:  # what it raises for its arguments
+            except (KeyError, TypeError, ValueError) as error:  # of its arguments: KeyError for a norm's type
                 raise UserError(error) from error
 
 

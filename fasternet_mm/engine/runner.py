@@ -87,7 +87,7 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
 
 
 class FittingCheckpointHook(Hook):
-    """Refuses a checkpoint that would leave any part of the model as it was, for testing and resuming."""
+    """Refuse a checkpoint that would leave any part of the model as it was, for testing and resuming."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raise CheckpointError, before mmengine loads the checkpoint, where it does not fill the whole model."""

@@ -1,5 +1,6 @@
 """No kill, at any moment, costs the last whole checkpoint."""
 
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -75,6 +76,20 @@ def test_a_kill_during_the_save_leaves_the_previous_checkpoint(tmp_path, written
     assert sorted(p.name for p in tmp_path.glob('*.pth*')) == ['epoch_5.pth']  # and no remains
 
 
+def test_a_kill_before_the_note_of_the_last_one_leaves_the_note_of_the_previous(tmp_path):
+    replace = files.os.replace
+
+    def killed(source, target):
+        if str(target).endswith('last_checkpoint') and (tmp_path / 'epoch_3.pth').exists():
+            raise Killed
+        replace(source, target)
+
+    with patch.object(files.os, 'replace', killed), pytest.raises(Killed):
+        run(tmp_path, 5, max_keep_ckpts=1)
+    assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
+
+
 def test_a_kill_before_the_old_one_is_deleted_leaves_both(tmp_path):
     def killed(self, path):
         raise Killed
@@ -85,6 +100,21 @@ def test_a_kill_before_the_old_one_is_deleted_leaves_both(tmp_path):
     assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
     run(tmp_path, 5, max_keep_ckpts=1, resume=True)
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_5.pth']
+
+
+def test_checkpoints_that_are_folders_go_too(tmp_path, monkeypatch):
+    def save_folder(self, out_dir, filename, *args, **kwargs):  # as DeepSpeed does
+        Path(out_dir, filename).mkdir()
+        Path(out_dir, filename, 'weights').touch()
+
+    monkeypatch.setattr(Runner, 'save_checkpoint', save_folder)
+    run(tmp_path, 4, max_keep_ckpts=2)
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
+
+
+def test_a_checkpoint_that_is_written_again_under_its_name_stays(tmp_path):
+    run(tmp_path, 3, max_keep_ckpts=1, filename_tmpl='latest.pth')
+    assert torch.load(tmp_path / 'latest.pth')['meta']['epoch'] == 3
 
 
 def test_the_previous_best_goes_after_the_new_one_is_there(tmp_path):
