@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmcv
@@ -17,6 +15,7 @@ import fasternet_mm  # noqa: E402, F401
 from mmengine.registry import DefaultScope  # noqa: E402
 
 from .helpers import CLASSES, REPO, SHARED  # noqa: E402
+from .helpers.tools import run_tool  # noqa: E402
 
 
 @pytest.fixture
@@ -72,18 +71,9 @@ def shared_data() -> Path:
     return SHARED / 'data'
 
 
-@pytest.fixture(scope='session')
-def run_tool():
-    """Run ``tools/NAME ARGS`` from the repository; returns the finished process with its output as text."""
-
-    def run(name: str, *args, check: bool = True, **kwargs) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(REPO / 'tools' / name), *map(str, args)]
-        kwargs.setdefault('cwd', REPO)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
-        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done
-
-    return run
+@pytest.fixture(scope='session', name='run_tool')
+def run_tool_fixture():
+    return run_tool
 
 
 @pytest.fixture
