@@ -30,8 +30,11 @@ setup(
     long_description=README,
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    project_urls={'Paper': 'https://arxiv.org/abs/2303.03667', 'Official code': 'https://github.com/JierunChen/FasterNet'},
-    keywords='fasternet, partial convolution, backbone, object detection, instance segmentation, mmdetection, mmpretrain',
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/2303.03667',
+        'Official code': 'https://github.com/JierunChen/FasterNet',
+    },
+    keywords='fasternet, backbone, object detection, instance segmentation, mmdetection, mmpretrain',
     classifiers=[
         'Development Status :: 4 - Beta',
         'Intended Audience :: Developers',
