@@ -1,6 +1,5 @@
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import mmcv
@@ -17,6 +16,8 @@ import fasternet_mm  # noqa: E402, F401
 from mmengine.registry import DefaultScope  # noqa: E402
 
 from .helpers import CLASSES, REPO, SHARED  # noqa: E402
+from .helpers.configs import write_tiny_config  # noqa: E402
+from .helpers.tools import run_tool  # noqa: E402
 
 
 @pytest.fixture
@@ -72,18 +73,9 @@ def shared_data() -> Path:
     return SHARED / 'data'
 
 
-@pytest.fixture(scope='session')
-def run_tool():
-    """Run ``tools/NAME ARGS`` from the repository; returns the finished process with its output as text."""
-
-    def run(name: str, *args, check: bool = True, **kwargs) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(REPO / 'tools' / name), *map(str, args)]
-        kwargs.setdefault('cwd', REPO)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
-        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done
-
-    return run
+@pytest.fixture(scope='session', name='run_tool')
+def run_tool_fixture():
+    return run_tool
 
 
 @pytest.fixture
@@ -101,30 +93,13 @@ def tiny_classifier_config(tmp_path):
 @pytest.fixture
 def tiny_config(tmp_path, sample):
     """Write a config on the shipped sample config, shrunk to run in seconds; returns its path."""
+    return partial(write_tiny_config, tmp_path, sample)
 
-    def write(name: str = 'tiny', epochs: int = 3, num_workers: int = 0, extra: str = '') -> Path:
-        path = tmp_path / f'{name}.py'
-        path.write_text(
-            f'_base_ = {str(REPO / "configs" / "mask_rcnn_fasternet_t0_sample.py")!r}\n'
-            f'data_root = {str(sample) + "/"!r}\n'
-            'dataset = dict(data_root=data_root)\n'
-            'size = (64, 64)\n'
-            'model = dict(\n'
-            '    backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 2, 1)),\n'
-            '                  drop_path_rate=0.2),\n'
-            '    neck=dict(in_channels=[8, 16, 32, 64]))\n'
-            f'workers = dict(num_workers={num_workers}, persistent_workers={num_workers > 0})\n'
-            'train_dataloader = dict(batch_size=2, dataset=dataset, **workers)\n'
-            'val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)\n'
-            'test_dataloader = val_dataloader\n'
-            "val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')\n"
-            'test_evaluator = val_evaluator\n'
-            f'train_cfg = dict(max_epochs={epochs}, val_interval={epochs})\n'
-            f'work_dir = {str(tmp_path / "work")!r}\n'
-            'randomness = dict(seed=0)\n'
-            'default_hooks = dict(logger=dict(interval=1))\n'
-            'log_processor = dict(window_size=1, by_epoch=True)\n' + extra
-        )
-        return path
 
-    return write
+@pytest.fixture(scope='session')
+def trained_detector(tmp_path_factory, sample) -> tuple[Path, Path]:
+    """A tiny config and its checkpoint after an epoch, for all tests: with a ``--work-dir`` of the test's own."""
+    folder = tmp_path_factory.mktemp('trained_detector')
+    config = write_tiny_config(folder, sample, epochs=1)
+    run_tool('train.py', config)
+    return config, folder / 'work' / 'epoch_1.pth'

@@ -4,10 +4,8 @@ import numpy as np
 from mmdet.apis import DetInferencer
 
 
-def test_det_inferencer_takes_our_config_and_a_checkpoint_that_mmengine_wrote(tiny_config, run_tool, tmp_path, sample):
-    config = tiny_config(epochs=1)
-    run_tool('train.py', config)
-    inferencer = DetInferencer(str(config), str(tmp_path / 'work' / 'epoch_1.pth'), device='cpu', show_progress=False)
+def test_det_inferencer_takes_our_config_and_a_checkpoint_that_mmengine_wrote(trained_detector, tmp_path, sample):
+    inferencer = DetInferencer(*map(str, trained_detector), device='cpu', show_progress=False)
     picture = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
     for inputs in (picture, str(sample / 'val' / '000001.png')):
         (found,) = inferencer(inputs, pred_score_thr=0.0, out_dir=str(tmp_path / 'out'))['predictions']

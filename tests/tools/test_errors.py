@@ -8,12 +8,12 @@ from torchvision.models import resnet18
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.preflight import check_config
 from fasternet_mm.errors import UserError
-from tests.helpers import one_line
+from tests.helpers import REPO, one_line
 
 
 @pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])
 def test_a_config_that_does_not_exist(run_tool, tool):
-    done = run_tool(tool[0], 'configs/nothing.py', *tool[1:], check=False)
+    done = run_tool(tool[0], 'configs/nothing.py', *tool[1:], check=False, process=True)
     assert one_line(done) == f'{tool[0]}: error: config not found: configs/nothing.py'
 
 
@@ -25,8 +25,6 @@ def test_a_config_with_a_mistake(run_tool, tmp_path):
 
 @pytest.mark.parametrize('tool', [['train.py'], ['test.py', 'x.pth']])
 def test_a_missing_dataset(run_tool, tool, tmp_path):
-    from tests.helpers import REPO
-
     config = REPO / 'configs' / 'mask_rcnn_fasternet_s.py'
     done = run_tool(tool[0], config, *tool[1:], check=False, cwd=tmp_path)
     line = one_line(done)
@@ -36,8 +34,6 @@ def test_a_missing_dataset(run_tool, tool, tmp_path):
 
 
 def test_a_missing_sample_set_says_how_to_draw_it(run_tool, tmp_path):
-    from tests.helpers import REPO
-
     config = REPO / 'configs' / 'mask_rcnn_fasternet_t0_sample.py'
     assert 'python tools/make_sample.py' in one_line(run_tool('train.py', config, check=False, cwd=tmp_path))
 
@@ -70,12 +66,11 @@ def test_a_file_without_weights(run_tool, tiny_config, tmp_path, content):
     assert 'holds no state_dict' in line
 
 
-def test_a_checkpoint_of_another_class_count(run_tool, tiny_config, tmp_path):
-    run_tool('train.py', tiny_config(epochs=1))
+def test_a_checkpoint_of_another_class_count(run_tool, tiny_config, trained_detector):
     heads = "model['roi_head'] = dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5))\n"
     config = tiny_config('five', extra=heads)
     for tool in ('test.py', 'draw_detections.py'):
-        line = one_line(run_tool(tool, config, tmp_path / 'work' / 'epoch_1.pth', check=False))
+        line = one_line(run_tool(tool, config, trained_detector[1], check=False))
         assert 'it is a file of another variant or class count' in line and 'bbox_head.fc_cls.weight' in line
 
 

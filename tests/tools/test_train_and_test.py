@@ -17,23 +17,16 @@ from pycocotools.cocoeval import COCOeval
 from tests.helpers import REPO
 
 
-@pytest.fixture
-def trained(tiny_config, run_tool, tmp_path):
-    config = tiny_config(epochs=1)
-    run_tool('train.py', config)
-    return config, tmp_path / 'work' / 'epoch_1.pth'
-
-
 def printed_ap(text: str, kind: str) -> list[float]:
     line = re.findall(rf'{kind}_mAP_copypaste: (.*)', text)[-1]
     return [float(x) for x in line.split()]
 
 
-def test_printed_ap_is_pycocotools_on_the_dumped_results(trained, run_tool, tmp_path, sample):
-    config, checkpoint = trained
-    done = run_tool('test.py', config, checkpoint, '--out', tmp_path / 'out.pkl', '--cfg-options',
-                    f'test_evaluator.outfile_prefix={tmp_path / "dump"}',
-                    'model.test_cfg.rcnn.score_thr=0.0')  # fmt: skip
+def test_printed_ap_is_pycocotools_on_the_dumped_results(trained_detector, run_tool, tmp_path, sample):
+    config, checkpoint = trained_detector
+    done = run_tool('test.py', config, checkpoint, '--out', tmp_path / 'out.pkl', '--work-dir', tmp_path / 'work',
+                    '--cfg-options', f'test_evaluator.outfile_prefix={tmp_path / "dump"}',
+                    'model.test_cfg.rcnn.score_thr=0.0', process=True)  # fmt: skip
     truth = COCO(sample / 'annotations' / 'instances_val.json')
     for kind in ('bbox', 'segm'):
         results = json.loads((tmp_path / f'dump.{kind}.json').read_text())
@@ -49,38 +42,42 @@ def test_printed_ap_is_pycocotools_on_the_dumped_results(trained, run_tool, tmp_
     assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 4
 
 
-def test_a_file_of_mmdet_2_is_tested_as_it_is(trained, run_tool, tmp_path):
-    config, checkpoint = trained
+def test_a_file_of_mmdet_2_is_tested_as_it_is(trained_detector, run_tool, tmp_path):
+    config, checkpoint = trained_detector
     weights = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')['state_dict']
     meta = dict(mmdet_version='2.25.1', mmcv_version='1.6.1', CLASSES=('circle', 'square', 'triangle'), epoch=12)
     torch.save(dict(meta=meta, state_dict=weights, optimizer=dict(state={}, param_groups=[])), tmp_path / 'old.pth')
-    old, new = (run_tool('test.py', config, file).stdout for file in (tmp_path / 'old.pth', checkpoint))
+    old, new = (run_tool('test.py', config, file, '--work-dir', tmp_path).stdout
+                for file in (tmp_path / 'old.pth', checkpoint))  # fmt: skip
     assert re.search(r'Checkpoint layout: mm or official detector. (\d+) of \1 tensors of MaskRCNN matched.', old)
     assert printed_ap(old, 'bbox') == printed_ap(new, 'bbox') and printed_ap(old, 'segm') == printed_ap(new, 'segm')
 
 
-def test_pictures_by_show_dir_and_by_draw_detections(trained, run_tool, tmp_path):
-    config, checkpoint = trained
-    run_tool('test.py', config, checkpoint, '--show-dir', 'pictures')
+def test_pictures_by_show_dir_and_by_draw_detections(trained_detector, run_tool, tmp_path):
+    config, checkpoint = trained_detector
+    run_tool('test.py', config, checkpoint, '--show-dir', 'pictures', '--work-dir', tmp_path / 'work')
     assert len(list((tmp_path / 'work').glob('*/pictures/*'))) > 0
-    run_tool('draw_detections.py', config, checkpoint, '--out', tmp_path / 'found.png', '--num-images', 2)
+    arguments = [config, checkpoint, '--out', tmp_path / 'found.png', '--num-images', 2]
+    run_tool('draw_detections.py', *arguments, process=True)
     assert cv2.imread(str(tmp_path / 'found.png')).shape[0] > 300
 
 
-def test_test_time_augmentation(trained, run_tool, tmp_path):
-    config, checkpoint = trained
-    done = run_tool('test.py', config, checkpoint, '--tta', check=False)
+def test_test_time_augmentation(trained_detector, run_tool, tmp_path):
+    config, checkpoint = trained_detector
+    work = ['--work-dir', tmp_path]
+    done = run_tool('test.py', config, checkpoint, '--tta', *work, check=False)
     assert 'error: --tta: mmdet has no test-time augmentation for instance segmentation' in done.stderr
     boxes = tmp_path / 'boxes.py'
     boxes.write_text(f'_base_ = {str(config)!r}\nmodel = dict(roi_head=dict(mask_head=None))\n')
-    run_tool('train.py', boxes, '--cfg-options', 'val_evaluator.metric=bbox')
-    done = run_tool('test.py', boxes, checkpoint, '--tta', '--cfg-options', 'test_evaluator.metric=bbox')
+    run_tool('train.py', boxes, *work, '--cfg-options', 'val_evaluator.metric=bbox')
+    arguments = [boxes, tmp_path / 'epoch_1.pth', '--tta', *work]
+    done = run_tool('test.py', *arguments, '--cfg-options', 'test_evaluator.metric=bbox')
     assert len(printed_ap(done.stdout, 'bbox')) == 6
 
 
 def test_auto_scale_lr_and_cfg_options(tiny_config, run_tool, tmp_path):
     done = run_tool('train.py', tiny_config(epochs=1), '--auto-scale-lr', '--cfg-options',
-                    'optim_wrapper.optimizer.lr=0.004', 'train_dataloader.batch_size=4')  # fmt: skip
+                    'optim_wrapper.optimizer.lr=0.004', 'train_dataloader.batch_size=4', process=True)  # fmt: skip
     meta = CheckpointLoader.load_checkpoint(str(tmp_path / 'work' / 'epoch_1.pth'), map_location='cpu')
     assert meta['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.004)
     assert 'LR is set based on batch size of 4' in done.stdout
