@@ -29,7 +29,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['fasternet_mm', 'fasternet_mm.*']),
-    package_data={'fasternet_mm.report': ['published.json']},
+    package_data={'fasternet_mm.report.paper': ['published.json']},
     python_requires='>=3.11',
     # mmcv is not here on purpose: installing must never replace a compiled mmcv. See the extra `lite`.
     install_requires=[

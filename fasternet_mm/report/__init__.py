@@ -1,14 +1,14 @@
 """Accuracy, latency and size of a model, measured together: what `tools/report.py` is made of."""
 
-from .comparison import compare
-from .environment import snapshot
-from .evaluation import check_evaluation, evaluate
-from .modes import DTYPES, MODES
-from .output import load, save, terminal_tables, write
-from .run import SCOPES, Options, Reporter, check_continues, new_report
-from .subject import Subject, from_config, from_timm, require_timm
-from .suites import suite
-from .timing import Limits
+from .measure.environment import snapshot
+from .measure.evaluation import check_evaluation, evaluate
+from .measure.modes import DTYPES, MODES
+from .measure.runner import SCOPES, Options, Reporter, check_continues, new_report
+from .measure.subject import Subject, from_config, from_timm, require_timm
+from .measure.timing import Limits
+from .paper.suites import suite
+from .render.compare import compare
+from .render.output import load, save, terminal_tables, write
 
 __all__ = [
     'DTYPES',

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.comparison import compare
-from fasternet_mm.report.output import csv_text, load, markdown, terminal_tables, write
-from fasternet_mm.report.plots import pictures
+from fasternet_mm.report.render.compare import compare
+from fasternet_mm.report.render.output import csv_text, load, markdown, terminal_tables, write
+from fasternet_mm.report.render.plots import pictures
 
 LABELS = (
     'random weights',

@@ -15,18 +15,18 @@ from fasternet_mm.report import (
     Options,
     Reporter,
     check_continues,
-    environment,
     from_config,
     from_timm,
     new_report,
 )
-from fasternet_mm.report.breakdown import roofline
-from fasternet_mm.report.counting import count_detector, count_parameters
-from fasternet_mm.report.environment import load_labels, throttle_labels
-from fasternet_mm.report.modes import fused
-from fasternet_mm.report.output import markdown
-from fasternet_mm.report.subject import Subject
-from fasternet_mm.report.suites import Row
+from fasternet_mm.report.measure import environment
+from fasternet_mm.report.measure.breakdown import roofline
+from fasternet_mm.report.measure.counting import count_detector, count_parameters
+from fasternet_mm.report.measure.environment import load_labels, throttle_labels
+from fasternet_mm.report.measure.modes import fused
+from fasternet_mm.report.measure.subject import Subject
+from fasternet_mm.report.paper.suites import Row
+from fasternet_mm.report.render.output import markdown
 from tests.helpers import REPO
 from tests.helpers.networks import settled
 
@@ -188,7 +188,7 @@ def test_a_mode_that_is_wrong_is_not_timed(classifier, monkeypatch, lost):
         torch.nn.init.zeros_(model.get_submodule(lost).weight)
         return model
 
-    monkeypatch.setattr('fasternet_mm.report.modes.fused', broken)
+    monkeypatch.setattr('fasternet_mm.report.measure.modes.fused', broken)
     rows = run([classifier], modes=['eager', 'fused'], batch_sizes=[1], scopes=['classifier'])['models'][0][
         'measurements'
     ]
@@ -202,7 +202,7 @@ def test_a_detector_whose_heads_are_wrong_is_not_timed(detector, monkeypatch, lo
         torch.nn.init.zeros_(model.get_submodule(lost).weight)
         return model
 
-    monkeypatch.setattr('fasternet_mm.report.modes.fused', broken)
+    monkeypatch.setattr('fasternet_mm.report.measure.modes.fused', broken)
     (model,) = run([detector], modes=['fused'], scopes=['detector'])['models']
     assert model['measurements'][0]['error'].startswith('fused fp32 is wrong')
 
@@ -300,7 +300,7 @@ def test_fusing_keeps_the_activations_of_timms_norms():
 
 
 def test_layers_are_counted_as_torch_counts(classifier):
-    from fasternet_mm.report.counting import multiply_adds
+    from fasternet_mm.report.measure.counting import multiply_adds
 
     images = torch.randn(1, 3, 64, 64)
     layers = roofline(classifier.model.backbone, images, repeats=1)['layers']

@@ -8,7 +8,7 @@ import torch
 from mmdet.models import MaskRCNN
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.suites import published_for, suite
+from fasternet_mm.report.paper.suites import published_for, suite
 from tests.helpers.golden import TABLES
 
 PAPER = dict(

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasternet_mm.report import timing
-from fasternet_mm.report.timing import Limits, measure, ratio, summary, verdict, warm_up
+from fasternet_mm.report.measure import timing
+from fasternet_mm.report.measure.timing import Limits, measure, ratio, summary, verdict, warm_up
 
 CPU = torch.device('cpu')
 

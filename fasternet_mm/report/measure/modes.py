@@ -9,9 +9,9 @@ from mmcv.cnn import fuse_conv_bn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..deploy import switch_to_deploy
-from ..errors import UserError
-from ..models import FasterNet
+from ...deploy import switch_to_deploy
+from ...errors import UserError
+from ...models import FasterNet
 
 COMPILERS = {
     'compile': 'default',

@@ -17,9 +17,9 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..checkpoint import checkpoint_sha256, require_loadable
-from ..errors import UserError
-from .suites import published_for
+from ...checkpoint import checkpoint_sha256, require_loadable
+from ...errors import UserError
+from ..paper.suites import published_for
 
 _IMAGES = 8
 

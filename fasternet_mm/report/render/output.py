@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UserError
-from ..files import AtomicLocalBackend
+from ...errors import UserError
+from ...files import AtomicLocalBackend
 from .plots import pictures
 from .tables import Block, Cell, Footnotes, blocks_of, device_name, flat, shown
 

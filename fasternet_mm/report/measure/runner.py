@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
+from ...errors import UserError
+from ..paper.suites import Row
+from ..render.output import SCHEMA
 from .breakdown import roofline, split_detector
 from .case import Case
 from .counting import count_classifier, count_detector, count_parameters
@@ -19,9 +21,7 @@ from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
 from .memory import can_count_tensors, held, peak_memory, peak_of_tensors, release
 from .modes import DTYPES, GRAPHS, MODES, PLAIN_MODES
-from .output import SCHEMA
 from .subject import Subject
-from .suites import Row
 from .timing import Limits, MeasurementError, Samples, measure, ratio, summary, verdict
 
 SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')

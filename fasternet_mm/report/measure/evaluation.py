@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from ..engine.preflight import check_config
-from ..engine.runner import FittingCheckpointHook, build_runner
+from ...engine.preflight import check_config
+from ...engine.runner import FittingCheckpointHook, build_runner
 from .modes import half, in_mode
 
 

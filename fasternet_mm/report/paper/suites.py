@@ -15,8 +15,8 @@ from mmengine.registry import DefaultScope, Registry
 from mmpretrain.registry import MODELS as CLASSIFIERS
 from torch import nn
 
-from ..errors import UserError
-from ..hub import config_root
+from ...errors import UserError
+from ...hub import config_root
 
 _PUBLISHED = Path(__file__).with_name('published.json')
 _MASK_RCNN = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mask_rcnn'

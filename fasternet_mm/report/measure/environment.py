@@ -84,7 +84,7 @@ def _output(*command: str, cwd: Path | None = None) -> str | None:
 
 def _git() -> dict | None:
     """Revision of the clone that this package is in, if it is in one."""
-    clone = Path(__file__).parents[2]
+    clone = Path(__file__).parents[3]
     if not (clone / '.git').exists():  # an installed wheel, perhaps inside somebody else's clone
         return None
     revision = _output('git', 'rev-parse', 'HEAD', cwd=clone)

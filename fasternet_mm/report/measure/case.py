@@ -8,9 +8,9 @@ import torch
 from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
 from torch import Tensor, nn
 
-from ..deploy import CudaGraphs, onnxruntime_session, openvino_session, to_onnx
-from ..deploy.onnx import relative_difference, tensors_of
-from ..errors import UserError
+from ...deploy import CudaGraphs, onnxruntime_session, openvino_session, to_onnx
+from ...deploy.onnx import relative_difference, tensors_of
+from ...errors import UserError
 from .modes import COMPILERS, DTYPES, RUNTIMES, compiled, half, in_mode
 from .subject import Subject, detector_batches
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..models import PartialConv2d
-from ..models.deployed import FusedConv2d
+from ...models import PartialConv2d
+from ...models.deployed import FusedConv2d
 from .timing import Limits, measure, timed, warm_up
 
 # part: what of a detector it is. What is nested in another part counts for the inner one alone.
