@@ -3,7 +3,7 @@
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -13,26 +13,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...models import PartialConv2d
 from ...models.deployed import FusedConv2d
+from ..schema import Layer, Measurement, Roofline, Split
 from .timing import Limits, measure, timed, warm_up
 
-# part: what of a detector it is. What is nested in another part counts for the inner one alone.
-_PARTS = (
-    ('preprocessing', ('data_preprocessor.forward',)),
-    ('backbone', ('backbone.forward',)),
-    ('neck', ('neck.forward',)),
-    ('RPN', ('rpn_head.predict',)),
-    ('RoI heads', ('roi_head.predict',)),
-    ('head', ('bbox_head.predict',)),
-    (
-        'post-processing',
-        (
-            'roi_head.bbox_head.predict_by_feat',
-            'roi_head.mask_head.predict_by_feat',
-            'bbox_head.predict_by_feat',
-            'add_pred_to_datasample',
-        ),
-    ),
-)
+# the methods of each part of a detector; what is nested in another part counts for the inner one alone
+_PARTS = {
+    'preprocessing': ['data_preprocessor.forward'],
+    'backbone': ['backbone.forward'],
+    'neck': ['neck.forward'],
+    'RPN': ['rpn_head.predict'],
+    'RoI heads': ['roi_head.predict'],
+    'head': ['bbox_head.predict'],
+    'post-processing': [
+        *(f'{head}.predict_by_feat' for head in ('roi_head.bbox_head', 'roi_head.mask_head', 'bbox_head')),
+        'add_pred_to_datasample',
+    ],
+}
 
 
 class _Stopwatch:
@@ -66,33 +62,32 @@ class _Stopwatch:
 @contextmanager
 def _watching(model: nn.Module, watch: _Stopwatch):
     with ExitStack() as stack:
-        for part, paths in _PARTS:
+        for part, paths in _PARTS.items():
             for path in paths:
                 *parents, method = path.split('.')
-                owner = model
-                for name in parents:
-                    owner = getattr(owner, name, None)
+                owner = functools.reduce(lambda owner, name: getattr(owner, name, None), parents, model)
                 if owner is not None and hasattr(owner, method):
                     setattr(owner, method, watch.watched(part, getattr(owner, method)))
                     stack.callback(delattr, owner, method)  # the class's own shows again
         yield
 
 
-def split_detector(
-    call: Callable[[int], object], model: nn.Module, shape: tuple[int, int], device: torch.device, limits: Limits
-) -> dict:
-    """The time of ``test_step`` by part, measured in turn with undisturbed calls.
+def time_breakdown(
+    call: Callable[[int], object], model: nn.Module, shape: Sequence[int], device: torch.device, limits: Limits
+) -> Split:
+    """Time ``test_step`` by part, in turn with undisturbed calls.
+
+    What is in no part (copying, Python between parts, parts of other detectors) is 'everything else'.
 
     Args:
         call (Callable): Runs the detector once, on the images of a turn.
         model (nn.Module): The detector.
-        shape (tuple[int, int]): The images' largest size, for the record.
+        shape (Sequence[int]): The images' largest size, for the record.
         device (torch.device): Synchronised at the ends of each part.
         limits (Limits): How long.
 
     Returns:
-        dict: ``split`` of a report: mean milliseconds by part, their sum, and that of undisturbed calls; what is in no
-        part (copying, Python between parts, parts of other detectors) is 'everything else'.
+        Split: Mean milliseconds by part, their sum, and that of undisturbed calls.
     """
     watch = _Stopwatch(device)
     whole = watch.watched('everything else', call)
@@ -105,17 +100,19 @@ def split_detector(
     watched_call(0)
     watch.seconds.clear()
     # without a warm-up of its own the stopwatch has seen exactly the samples
-    plain, watched = measure([call, watched_call], device, Limits(0, limits.min_seconds, limits.repeats))
+    turns = measure([call, watched_call], device, Limits(0, limits.min_seconds, limits.repeats))
+    if turns.interrupted:
+        raise KeyboardInterrupt
+    if turns.error:
+        raise turns.error
+    plain, watched = turns.samples
     calls = len(watched.wall) + watched.warmup
-    names = [part for part, _ in _PARTS if part in watch.seconds]
+    names = [part for part in _PARTS if part in watch.seconds]
     parts = {part: 1e3 * watch.seconds[part] / calls for part in (*names, 'everything else')}
     total, undisturbed = sum(parts.values()), float(np.mean(plain.wall))
     disagreement = total / undisturbed - 1
     labels = [f'the parts add up to {100 * disagreement:+.1f} % of the whole'] if abs(disagreement) > 0.05 else []
-    return dict(
-        shape=list(shape), parts=parts, total_ms=total, whole_ms=undisturbed,
-        disagreement=disagreement, labels=labels,
-    )  # fmt: skip
+    return Split(list(shape), parts, total, undisturbed, disagreement, labels)
 
 
 _KINDS = (
@@ -136,19 +133,19 @@ def _kind(name: str, module: nn.Module) -> str | None:
     return next((kind for classes, kind in _KINDS if isinstance(module, classes)), None)
 
 
-def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> dict:
-    """Each layer's achieved arithmetic against what the machine reaches in a large product and in a copy.
+def roofline(backbone: nn.Module, images: torch.Tensor, row: Measurement, repeats: int = 10) -> Roofline:
+    """Compare each layer's achieved arithmetic with what the machine reaches in a large product and in a copy.
+
+    Two operations a multiply-add; bytes are those of input, output and weights, read or written once. A residual
+    addition and what else is in no layer is 'other'. The floors: operations of convolutions and linear layers at the
+    speed of a large product, and their bytes at that of a copy in memory, below which only caches, or layers that
+    share a kernel, can get.
 
     Args:
         backbone (nn.Module): In evaluation mode, on the images' device.
         images (Tensor): (N, 3, H, W).
+        row (Measurement): Says device, dtype and batch size, for the record.
         repeats (int): Runs, of which the median counts.
-
-    Returns:
-        dict: ``roofline`` of a report. Two operations a multiply-add; bytes are those of input, output and weights,
-        read or written once. A residual addition and what else is in no layer is 'other'. The floors: operations of
-        convolutions and linear layers at the speed of a large product, and their bytes at that of a copy in memory,
-        below which only caches, or layers that share a kernel, can get.
     """
     device, dtype = images.device, images.dtype
     watch, layers, sizes = _Stopwatch(device), {}, {}
@@ -177,25 +174,15 @@ def roofline(backbone: nn.Module, images: torch.Tensor, repeats: int = 10) -> di
     rows = []
     for name, spent in seconds.items():
         operations, moved = sizes.get(name, (0, 0))
+        intensity = operations / moved if moved else None
         rows.append(
-            dict(
-                name=name,
-                kind=layers.get(name, 'other'),
-                ms=1e3 * spent,
-                gflops=operations / spent / 1e9,
-                flops_per_byte=operations / moved if moved else None,
-                share=spent / total,
-            )
+            Layer(name, layers.get(name, 'other'), 1e3 * spent, operations / spent / 1e9, intensity, spent / total)
         )
     matmul, copied = _matmul_gflops(device, dtype), _copy_gb(device, dtype)
     needed = [sizes[name] for name, kind in layers.items() if name in sizes and kind not in ('BN', 'activation')]
-    return dict(
-        matmul_gflops=matmul,
-        copy_gb_per_s=copied,
-        arithmetic_floor_ms=sum(operations for operations, _ in needed) / matmul / 1e6,
-        memory_floor_ms=sum(moved for _, moved in needed) / copied / 1e6,
-        layers=rows,
-    )
+    arithmetic, memory = (sum(column) for column in zip((0, 0), *needed))
+    floors = arithmetic / matmul / 1e6, memory / copied / 1e6
+    return Roofline(matmul, copied, *floors, rows, row.device, row.dtype, row.batch_size)
 
 
 def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:
@@ -204,9 +191,8 @@ def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:
     def wrapper(x: torch.Tensor) -> torch.Tensor:
         out = forward(x)
         weights = sum(p.numel() for p in module.parameters())
-        share = 1.0
-        if isinstance(module, PartialConv2d):  # the other channels need not be moved
-            share = module.conv_channels / x.shape[1]
+        # PConv's other channels need not be moved
+        share = module.conv_channels / x.shape[1] if isinstance(module, PartialConv2d) else 1.0
         moved = int((share * (x.numel() + out.numel()) + weights) * x.element_size())
         before = sizes.get(name, (0, 0))  # a module may run more than once
         sizes[name] = before[0] + _operations(module, out), before[1] + moved
@@ -216,9 +202,8 @@ def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:
 
 
 def _operations(module: nn.Module, out: torch.Tensor) -> int:
-    """Two a multiply-add; one an element of an activation, two of a norm."""
-    if isinstance(module, PartialConv2d):
-        return 2 * module.partial_conv3.weight.numel() * out.shape[0] * out.shape[2] * out.shape[3]
+    """Count two for a multiply-add, one for an element of an activation, two for one of a norm."""
+    module = getattr(module, 'partial_conv3', module)  # PConv's
     if isinstance(module, nn.Conv2d):
         return 2 * module.weight.numel() * out.shape[0] * out.shape[2] * out.shape[3]
     if isinstance(module, nn.Linear):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ...deploy import CudaGraphs, onnxruntime_session, openvino_session, to_onnx
 from ...deploy.onnx import relative_difference, tensors_of
 from ...errors import UserError
-from .modes import COMPILERS, DTYPES, RUNTIMES, compiled, half, in_mode
+from ..schema import MODES, Measurement
+from .modes import DTYPES, UnsupportedModeError, half, in_mode
 from .subject import Subject, detector_batches
 
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
@@ -20,92 +21,92 @@ _TOLERANCE = dict(fp32=1e-4, fp16=5e-2, bf16=1e-1)
 
 @dataclass
 class Case:
-    """One way to run one model: what a measurement is of."""
+    """One way to run one model, as the measurement that it fills says."""
 
     subject: Subject
-    scope: str
-    mode: str
-    dtype: str
-    batch_size: int
-    shape: tuple[int, int]
-    device: torch.device
-    channels_last: bool
+    row: Measurement
 
-    def prepare(self) -> tuple[Callable[[int], object], float | None, list[str]]:
-        """What to time, after its outputs were compared with eager fp32.
+    @property
+    def device(self) -> torch.device:
+        """Return where it runs."""
+        return torch.device(self.row.device)
 
-        Returns:
-            tuple[Callable, float | None, list[str]]: A call that takes the number of the turn, the relative
-            difference of its outputs (None for eager fp32 itself), and labels.
+    def prepare(self) -> Callable[[int], object]:
+        """Return what to time, a call that takes the number of the turn, after comparing its outputs with eager fp32.
+
+        The measurement gets its difference, labels and shape.
 
         Raises:
-            UserError: If the outputs are wrong.
+            UserError: If the outputs are wrong, or the mode is not for this model or machine.
         """
+        row = self.row
+        if row.scope == 'training':
+            return self._training()
         # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
         # would leave rounding alone
-        signal = self.dtype == 'fp32'
-        if self.scope == 'training':
-            return self.training(), None, []
-        call, outputs, labels, self.shape = self._calls(signal)
-        if (self.mode, self.dtype, self.channels_last) == ('eager', 'fp32', False):
-            return call, None, labels
-        plain = replace(self, mode='eager', dtype='fp32', channels_last=False)
-        difference = relative_difference(outputs(), plain._calls(signal)[1]())
-        if not difference < _TOLERANCE[self.dtype]:
-            raise UserError(
-                f'{self.mode} {self.dtype} is wrong: its outputs differ from eager fp32 by {difference:.2g} relative '
-                f'(at most {_TOLERANCE[self.dtype]:g} is accepted), so it is not timed'
-            )
-        return call, difference, labels
+        signal = row.dtype == 'fp32'
+        plain = replace(row, mode='eager', dtype='fp32', channels_last=False, labels=[])
+        call, outputs = self._calls(signal)
+        if (row.mode, row.dtype, row.channels_last) != ('eager', 'fp32', False):
+            row.difference = relative_difference(outputs(), Case(self.subject, plain)._calls(signal)[1]())
+            if not row.difference < _TOLERANCE[row.dtype]:
+                raise UserError(
+                    f'{row.mode} {row.dtype} is wrong: its outputs differ from eager fp32 by {row.difference:.2g} '
+                    f'relative (at most {_TOLERANCE[row.dtype]:g} is accepted), so it is not timed'
+                )
+        return call
 
-    def _calls(self, signal: bool) -> tuple[Callable, Callable, list[str], tuple[int, int]]:
-        """What to time, what gives tensors to compare, labels, and the images' (largest) size."""
-        if self.scope == 'detector':
-            model, call, labels, shape = self.detector()
-            batch = copy.deepcopy(detector_batches(self.subject, self.batch_size, self.shape)[0][0])
+    def _calls(self, signal: bool) -> tuple[Callable[[int], object], Callable[[], list[Tensor]]]:
+        """Return what to time, and what gives tensors to compare."""
+        if self.row.scope == 'detector':
+            model, timed, batches = self.detector()
+            images = model.data_preprocessor(copy.deepcopy(batches[0]), False)['inputs']
 
-            def outputs(images: Tensor):
-                with torch.inference_mode(), half(self.device, self.dtype):
+            def call(images: Tensor):
+                with torch.inference_mode(), half(self.device, self.row.dtype):
                     return raw_outputs(model, images)
 
-            images = model.data_preprocessor(batch, False)['inputs']
-            return call, lambda: _outputs(outputs, images, signal), labels, shape
-        network, images, labels = self.network()
+            return timed, lambda: _outputs(call, images, signal)
+        network, images = self.network()
 
         def call(images: Tensor):
             with torch.inference_mode():
                 return network(images)
 
-        return lambda turn: call(images), lambda: _outputs(call, images, signal), labels, self.shape
+        return lambda turn: call(images), lambda: _outputs(call, images, signal)
 
-    def network(self) -> tuple[Callable, Tensor, list[str]]:
-        """The backbone, or a whole classifier, and random images of seed 0 for it, in the case's dtype; labels."""
-        model, dtype = self.subject.model, DTYPES[self.dtype]
-        model = model.backbone if self.scope == 'backbone' else model
-        network, labels = in_mode(model, self.mode, self.device, self.channels_last)
-        if self.mode in RUNTIMES:
+    def _in_mode(self, model: nn.Module) -> nn.Module:
+        model, labels = in_mode(model, self.row.mode, self.device, self.row.channels_last)
+        self.row.labels += labels
+        return model
+
+    def network(self) -> tuple[Callable, Tensor]:
+        """Return the backbone, or a whole classifier, and random images of seed 0 for it, in the case's dtype."""
+        model, mode, dtype = self.subject.model, MODES[self.row.mode], DTYPES[self.row.dtype]
+        network = self._in_mode(model.backbone if self.row.scope == 'backbone' else model)
+        if mode.runtime_dtypes:
             images = self._images(torch.float32)
-            return self._by_runtime(network, images), images, labels
-        network, images = network.to(dtype), self._images(dtype)
-        if self.mode == 'graphs':
+            return self._by_runtime(network, images), images
+        network = network.to(dtype)
+        if mode.compiler:
+            network.compile(mode=mode.compiler)
+        elif mode.cuda_graphs:
             network = CudaGraphs(network)
-        if self.mode in COMPILERS:
-            compiled(network, self.mode)
-        return network, images, labels
+        return network, self._images(dtype)
 
     def _images(self, dtype: torch.dtype) -> Tensor:
-        images = torch.randn(self.batch_size, 3, *self.shape, generator=torch.Generator().manual_seed(0))
+        images = torch.randn(self.row.batch_size, 3, *self.row.shape, generator=torch.Generator().manual_seed(0))
         images = images.to(self.device, dtype)
-        return images.to(memory_format=torch.channels_last) if self.channels_last else images
+        return images.to(memory_format=torch.channels_last) if self.row.channels_last else images
 
-    def training(self) -> Callable:
-        """One training step of a classifier: forward, backward, AdamW; half precision is autocast.
+    def _training(self) -> Callable[[int], object]:
+        """Return one training step of a classifier: forward, backward, AdamW; half precision is autocast.
 
         Stochastic depth is off, for steps of random length compare badly.
         """
-        if self.mode != 'eager':
-            raise UserError(f'mode {self.mode} cannot be trained; --scope training takes --mode eager')
-        model = in_mode(self.subject.model, self.mode, self.device, self.channels_last)[0].train()
+        if self.row.mode != 'eager':
+            raise UnsupportedModeError(f'mode {self.row.mode} cannot be trained; --scope training takes --mode eager')
+        model = self._in_mode(self.subject.model).train()
         for module in model.modules():
             if hasattr(module, 'drop_prob'):
                 module.drop_prob = 0.0
@@ -113,9 +114,9 @@ class Case:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
         def step(turn: int) -> None:
-            with half(self.device, self.dtype):
+            with half(self.device, self.row.dtype):
                 logits = model(images)
-                truth = torch.arange(self.batch_size, device=self.device) % logits.shape[1]
+                truth = torch.arange(self.row.batch_size, device=self.device) % logits.shape[1]
                 loss = nn.functional.cross_entropy(logits, truth)
             loss.backward()
             optimizer.step()
@@ -124,40 +125,42 @@ class Case:
         step.owners = model, optimizer  # of memory that was there before
         return step
 
-    def _by_runtime(self, network: nn.Module, images: Tensor) -> Callable:
-        if self.channels_last:
-            raise UserError(f'mode {self.mode} has its own memory format: leave --channels-last out')
-        precisions = dict(onnxruntime=('fp32',), openvino=('fp32', 'bf16'))[self.mode]
-        if self.device.type != 'cpu' or self.dtype not in precisions:
-            raise UserError(f'mode {self.mode} is for --device cpu in {" or ".join(precisions)}')
+    def _by_runtime(self, network: nn.Module, images: Tensor) -> Callable[[Tensor], list[Tensor]]:
+        mode, dtypes = self.row.mode, MODES[self.row.mode].runtime_dtypes
+        if self.row.channels_last:
+            raise UnsupportedModeError(f'mode {mode} has its own memory format: leave --channels-last out')
+        if self.device.type != 'cpu' or self.row.dtype not in dtypes:
+            raise UnsupportedModeError(f'mode {mode} is for --device cpu in {" or ".join(dtypes)}')
         with torch.no_grad():
             outputs = [f'output{number}' for number, _ in enumerate(tensors_of(network(images)))]
         file = to_onnx(network, images, outputs)
-        return onnxruntime_session(file) if self.mode == 'onnxruntime' else openvino_session(file, self.dtype)
+        return onnxruntime_session(file) if mode == 'onnxruntime' else openvino_session(file, self.row.dtype)
 
-    def detector(self) -> tuple[nn.Module, Callable, list[str], tuple[int, int]]:
-        """The detector, its ``test_step`` on prepared images by turn (half: autocast), labels, and the images' size."""
-        if self.mode in RUNTIMES:
-            raise UserError(f'mode {self.mode} is for backbones and classifiers, not for whole detectors')
-        model, made = in_mode(self.subject.model, self.mode, self.device, self.channels_last)
-        if self.mode == 'graphs':
+    def detector(self) -> tuple[nn.Module, Callable[[int], object], list[dict]]:
+        """Return the detector, its ``test_step`` on prepared batches by turn (half: autocast), and the batches."""
+        row, mode = self.row, MODES[self.row.mode]
+        if mode.runtime_dtypes:
+            raise UnsupportedModeError(f'mode {row.mode} is for backbones and classifiers, not for whole detectors')
+        model = self._in_mode(self.subject.model)
+        if mode.compiler:
+            for part in (model.backbone, getattr(model, 'neck', None)):  # the heads' shapes change with what is found
+                if part is not None:
+                    part.compile(mode=mode.compiler)
+        elif mode.cuda_graphs:
             model.backbone = CudaGraphs(model.backbone)
-        if self.mode in COMPILERS:
-            for name in ('backbone', 'neck'):  # the heads' shapes change with what is found
-                if getattr(model, name, None) is not None:
-                    compiled(getattr(model, name), self.mode)
-        batches, labels, shape = detector_batches(self.subject, self.batch_size, self.shape)
-        labels = made + labels
+        batches, label, shape = detector_batches(self.subject, row.batch_size, tuple(row.shape))
+        row.labels.append(label)
+        row.shape = list(shape)
 
         def call(turn: int):
-            with torch.inference_mode(), half(self.device, self.dtype):
+            with torch.inference_mode(), half(self.device, row.dtype):
                 return model.test_step(dict(batches[turn % len(batches)]))
 
-        return model, call, labels, shape
+        return model, call, batches
 
 
 def raw_outputs(model: nn.Module, images: Tensor) -> list:
-    """What a detector computes from images before anything is chosen by a threshold: feature maps, and the heads' maps.
+    """Return what a detector computes before anything is chosen by a threshold: feature maps, and the heads' maps.
 
     RoI heads see fixed boxes. Heads of other kinds (cascades, transformers) are left out.
     """

@@ -3,16 +3,17 @@
 import copy
 import os
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ...engine.preflight import check_config
-from ...engine.runner import FittingCheckpointHook, build_runner
+from ...engine.runner import FittingCheckpointHook
+from ..schema import Evaluation
 from .modes import half, in_mode
 
 
@@ -22,7 +23,7 @@ def check_evaluation(cfg: Config) -> None:
 
 
 class _ModeHook(Hook):
-    """For the time of a test, a copy of the model in a mode stands in for the model, as it is then (EMA's, say)."""
+    """Lets a copy of the model in a mode stand in for the model, as it is then (EMA's, say), during a test."""
 
     priority = 'LOWEST'
 
@@ -65,7 +66,7 @@ def evaluate(
     mode: str = 'eager',
     dtype: str = 'fp32',
     channels_last: bool = False,
-) -> dict:
+) -> Evaluation:
     """Run the config's test loop on the model in one mode.
 
     Args:
@@ -73,11 +74,8 @@ def evaluate(
         checkpoint (str, optional): Without it, random weights are evaluated.
         folder (Path): For the runner's own logs.
         device (torch.device): Where.
-        mode, dtype (str): Of :data:`PLAIN_MODES` and :data:`DTYPES`; half precision is autocast.
+        mode, dtype (str): A plain one of :data:`MODES`, and one of :data:`DTYPES`; half precision is autocast.
         channels_last (bool): Memory format of the weights.
-
-    Returns:
-        dict: ``evaluation`` of a report.
 
     Raises:
         UserError: If the data is not there, or the checkpoint does not fit.
@@ -86,12 +84,15 @@ def evaluate(
     cfg.load_from, cfg.resume, cfg.work_dir = checkpoint, False, str(folder)
     cfg.setdefault('launcher', 'none')
     check_config(cfg, 'test')
-    # mmengine takes the first accelerator that it finds
-    with patch('mmengine.device.utils.DEVICE', device.type):
-        runner = build_runner(cfg)
-        runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-        runner.register_hook(_ModeHook(mode, dtype, device, channels_last))
-        results = runner.test()
+
+    class DeviceRunner(RUNNERS.get(cfg.get('runner_type', 'Runner'))):
+        def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+            return model.to(device)  # mmengine takes the first accelerator that it finds
+
+    runner = DeviceRunner.from_cfg(cfg)
+    runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+    runner.register_hook(_ModeHook(mode, dtype, device, channels_last))
+    results = runner.test()
     metrics = {name: float(value) for name, value in results.items() if isinstance(value, (int, float))}
     dataset = runner.test_dataloader.dataset
     annotations = str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or '')
@@ -103,4 +104,4 @@ def evaluate(
     is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and len(dataset) == 5000
     if cfg.default_scope == 'mmdet' and not is_val2017:
         labels.append(f'AP on {annotations}, not on COCO val2017')
-    return dict(metrics=metrics, images=len(dataset), dataset=annotations, labels=labels, error=None)
+    return Evaluation(metrics, len(dataset), annotations, labels)

@@ -1,6 +1,8 @@
 """The modes that a model can run in: as it was trained, and in faster forms."""
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch._dynamo
@@ -12,43 +14,38 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...deploy import switch_to_deploy
 from ...errors import UserError
 from ...models import FasterNet
+from ..schema import MODES
 
-COMPILERS = {
-    'compile': 'default',
-    'compile-max-autotune': 'max-autotune',
-    'compile-reduce-overhead': 'reduce-overhead',
-}
-RUNTIMES = ('onnxruntime', 'openvino')
-# those that replay what a GPU was told once
-GRAPHS = ('graphs', 'compile-reduce-overhead')
-MODES = ('eager', 'fused', 'deploy', 'graphs', *COMPILERS, *RUNTIMES)
-# those of which accuracy is measured, too, and a detector's time can be split
-PLAIN_MODES = ('eager', 'fused', 'deploy')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
+
+
+class UnsupportedModeError(UserError):
+    """A mode that is not for this model or machine."""
 
 
 def in_mode(
     model: nn.Module, mode: str, device: torch.device, channels_last: bool = False
 ) -> tuple[nn.Module, list[str]]:
-    """A copy of `model`, changed as a mode says, on a device; what is to be said of it. Compiling is left out."""
-    if mode in GRAPHS and device.type != 'cuda':
-        raise UserError(f'mode {mode} is for --device cuda')
-    model, labels = copy.deepcopy(model), []
-    if mode == 'fused':
+    """Return a copy of `model` in the form of a mode on a device, and labels; compiling and exporting are left out."""
+    form, labels = MODES[mode].form, []
+    if MODES[mode].cuda_graphs and device.type != 'cuda':
+        raise UnsupportedModeError(f'mode {mode} is for --device cuda')
+    model = copy.deepcopy(model)
+    if form == 'fused':
         norms = _count_norms(model)
         model = fused(model)
         if _count_norms(model) == norms:
             labels.append('nothing was fused: no BN follows a convolution')
-    elif mode in ('deploy', 'graphs', *RUNTIMES):
+    elif form == 'deploy':
         backbone = getattr(model, 'backbone', model)
         if any(isinstance(module, FasterNet) for module in model.modules()):
             switch_to_deploy(model)
         elif hasattr(backbone, 'switch_to_deploy'):  # mmpretrain's RepVGG, say
             backbone.switch_to_deploy()
-        elif mode in ('deploy', 'graphs'):
-            raise UserError(f'mode {mode}: neither a FasterNet nor a backbone with switch_to_deploy()')
-        else:
+        elif MODES[mode].runtime_dtypes:
             model = fused(model)
+        else:
+            raise UnsupportedModeError(f'mode {mode}: neither a FasterNet nor a backbone with switch_to_deploy()')
     # what has its own order, as the deploy form, keeps it
     return model.to(device, **(dict(memory_format=torch.channels_last) if channels_last else {})), labels
 
@@ -58,20 +55,24 @@ def _count_norms(model: nn.Module) -> int:
 
 
 def half(device: torch.device, dtype: str) -> torch.autocast:
-    """Autocast to a dtype; of no effect for fp32."""
+    """Return autocast to a dtype, which has no effect for fp32."""
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != 'fp32')
 
 
-def compiled(module: nn.Module, mode: str) -> None:
-    """Compile a module where it is, at its best: with weights frozen, inductor folds BN and orders weights once."""
-    torch._inductor.config.freezing = True  # also read while tracing, which is why it is no option of compile()
-    limit = 'recompile_limit' if hasattr(torch._dynamo.config, 'recompile_limit') else 'cache_size_limit'
-    setattr(torch._dynamo.config, limit, 64)  # all modules share one; beyond it eager runs, silently
-    module.compile(mode=COMPILERS[mode])
+@contextmanager
+def compiling(modes: Sequence[str]) -> Iterator[None]:
+    """Let the modes that compile do so at their best, and restore the compiler's settings afterwards."""
+    if not any(MODES[mode].compiler for mode in modes):
+        yield
+        return
+    torch._dynamo.reset()  # it gives up on a function after a few compilations, silently; all modules share the limit
+    # with weights frozen, inductor folds BN and orders weights once; tracing reads it, too, so compile() cannot take it
+    with torch._inductor.config.patch(freezing=True), torch._dynamo.config.patch(cache_size_limit=64):
+        yield
 
 
 def fused(model: nn.Module) -> nn.Module:
-    """`model`, changed in place: BN folded into the convolutions before it, as mmcv does by the order of registration.
+    """Fold BN into the convolutions before it, in place, as mmcv does by the order of registration; return the model.
 
     timm's norms include an activation, which stays.
     """
@@ -82,7 +83,6 @@ def fused(model: nn.Module) -> nn.Module:
     }
     model = fuse_conv_bn(model)
     for name, activation in kept.items():
-        parent, _, child = name.rpartition('.')
         if isinstance(model.get_submodule(name), nn.Identity):
-            setattr(model.get_submodule(parent), child, activation)
+            model.set_submodule(name, activation)
     return model

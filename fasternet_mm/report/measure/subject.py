@@ -1,4 +1,4 @@
-"""A model made ready to be measured, from a config or from a row of the paper's tables."""
+"""A model made ready to be measured, and the images that a detector sees."""
 
 import copy
 import hashlib
@@ -6,20 +6,19 @@ import importlib.util
 import itertools
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 
-from ...checkpoint import checkpoint_sha256, require_loadable
+from ...checkpoint import checkpoint_sha256
 from ...errors import UserError
-from ..paper.suites import published_for
+from ..schema import Model, Published
+from .counting import count_parameters
 
 _IMAGES = 8
 
@@ -34,7 +33,7 @@ class Subject:
         model (nn.Module): In evaluation mode, on the CPU, fp32.
         cfg (Config, optional): Where the data and the evaluator come from.
         config, checkpoint (str, optional): Paths.
-        published (dict, optional): The paper's row.
+        published (Published, optional): The paper's row.
         shape (tuple[int, int], optional): H, W that the model is meant for, where the kind does not say it.
         labels (list[str]): Stand beside every number of this model.
     """
@@ -45,75 +44,43 @@ class Subject:
     cfg: Config | None = None
     config: str | None = None
     checkpoint: str | None = None
-    published: dict | None = None
+    published: Published | None = None
     shape: tuple[int, int] | None = None
     labels: list[str] = field(default_factory=list)
     batches: dict = field(default_factory=dict)  # see detector_batches
 
-    def identity(self) -> dict:
-        """``name`` to ``labels`` of a model in a report."""
-        text = self.cfg.pretty_text.encode() if self.cfg is not None else None
-        return dict(
+    def has(self, scope: str) -> bool:
+        """Return whether it can be measured in a scope."""
+        if scope == 'backbone':
+            return hasattr(self.model, 'backbone')
+        return self.kind == ('classifier' if scope == 'training' else scope)
+
+    def described(self) -> Model:
+        """Return its place in a report, with nothing measured yet."""
+        return Model(
             name=self.name,
             kind=self.kind,
             config=self.config,
-            config_sha256=hashlib.sha256(text).hexdigest() if text else None,
+            config_sha256=hashlib.sha256(self.cfg.pretty_text.encode()).hexdigest() if self.cfg is not None else None,
             checkpoint=self.checkpoint,
             checkpoint_sha256=checkpoint_sha256(self.checkpoint),
             labels=list(self.labels),
             published=self.published,
+            parameters=count_parameters(self.model),
         )
 
 
-def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
-    """Build the model of an mmdet or mmpretrain config.
-
-    Args:
-        cfg (Config): The config.
-        config (str): Its path; the file's name names the model.
-        checkpoint (str, optional): File, URL or name; without it, weights are random and labelled so.
-
-    Raises:
-        UserError: If the config is of neither library, or the checkpoint does not fit.
-    """
-    scope = cfg.get('default_scope')
-    if scope not in ('mmdet', 'mmpretrain'):
-        raise UserError(f'{config}: default_scope is {scope!r}, but a report is for configs of mmdet or mmpretrain')
-    settings = copy.deepcopy(cfg.model)
-    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(settings)
-    labels = []
-    if checkpoint is None:
-        labels.append('random weights')
-    else:
-        require_loadable(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
-    kind = 'detector' if scope == 'mmdet' else 'classifier'
-    return Subject(Path(config).stem, kind, model.eval(), cfg, config, checkpoint, published_for(config), labels=labels)
-
-
-class _TimmFeatures(nn.Module):
-    """What a classifier of timm computes before its head."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier.forward_features(images)
-
-
 class _Timm(nn.Module):
-    """A classifier of timm that has a ``backbone``, as mm's have; both are the same modules."""
+    """A classifier of timm that has a ``backbone``, as mm's have: the same modules by another method."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: nn.Module, method: str = 'forward') -> None:
         super().__init__()
-        self.classifier = classifier
-        self.backbone = _TimmFeatures(classifier)
+        self.classifier, self.method = classifier, method
+        if method == 'forward':
+            self.backbone = _Timm(classifier, 'forward_features')
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(images)
+        return getattr(self.classifier, self.method)(images)
 
 
 def from_timm(source: str) -> Subject:
@@ -139,16 +106,17 @@ def require_timm(source: str) -> None:
 
 def detector_batches(
     subject: Subject, batch_size: int, shape: tuple[int, int]
-) -> tuple[list[dict], list[str], tuple[int, int]]:
-    """Batches for ``test_step``: the first images of the config's test set, or noise where it is not here; kept.
+) -> tuple[list[dict], str, tuple[int, int]]:
+    """Return batches for ``test_step``: the first images of the config's test set, or noise where it is not here; kept.
 
     Returns:
-        tuple[list[dict], list[str], tuple[int, int]]: Batches as a DataLoader gives them, what to say of them, and the
+        tuple[list[dict], str, tuple[int, int]]: Batches as a DataLoader gives them, what to say of them, and the
         largest height and width.
     """
-    if (batch_size, shape) in subject.batches:
-        return subject.batches[batch_size, shape]
-    given, dataset = shape, test_dataset(subject)
+    given = batch_size, shape
+    if given in subject.batches:
+        return subject.batches[given]
+    dataset = _test_dataset(subject)
     if dataset is not None:
         samples = [dataset[i] for i in range(min(_IMAGES * batch_size, len(dataset)))]
         sizes = sorted({'x'.join(map(str, sample['inputs'].shape[1:])) for sample in samples})
@@ -156,19 +124,17 @@ def detector_batches(
         shape = tuple(max(sample['inputs'].shape[side] for sample in samples) for side in (1, 2))
         samples = list(itertools.islice(itertools.cycle(samples), -(-len(samples) // batch_size) * batch_size))
     else:
-        noise = np.random.RandomState(0).randint(0, 256, (3, *shape), np.uint8)
+        noise = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (3, *shape), np.uint8))
         meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), batch_input_shape=shape, pad_shape=shape)
-        samples = [
-            dict(inputs=torch.from_numpy(noise), data_samples=DetDataSample(metainfo=meta)) for _ in range(batch_size)
-        ]
+        samples = [dict(inputs=noise, data_samples=DetDataSample(metainfo=meta)) for _ in range(batch_size)]
         label = f'on noise of {shape[0]} x {shape[1]} instead of photographs'
     batches = [pseudo_collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
-    subject.batches[batch_size, given] = batches, [label], shape
-    return subject.batches[batch_size, given]
+    subject.batches[given] = batches, label, shape
+    return subject.batches[given]
 
 
-def test_dataset(subject: Subject):
-    """The config's test set, or None where there is none or its files are not here."""
+def _test_dataset(subject: Subject):
+    """Return the config's test set, or None where there is none or its files are not here."""
     loader = subject.cfg and subject.cfg.get('test_dataloader')
     if not loader:
         return None

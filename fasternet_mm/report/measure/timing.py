@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..schema import Latency
+
 # warm-up ends when the medians of two successive windows differ by less than this
 _WINDOW = 5
 _STABLE = 0.03
@@ -42,16 +44,25 @@ class Samples:
     warmup: int = 0
 
 
-class MeasurementError(Exception):
-    """One of the things measured failed: `number` tells which one, and the cause why."""
+@dataclass
+class Turns:
+    """What :func:`measure` found.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    Attributes:
+        samples (list[Samples]): Of each thing measured, in order.
+        interrupted (bool): Whether Ctrl-C ended it; the samples are those from before.
+        failed (int, optional): The number of the thing that raised `error` and ended it.
+        error (Exception, optional): See `failed`.
+    """
+
+    samples: list[Samples]
+    interrupted: bool = False
+    failed: int | None = None
+    error: Exception | None = None
 
 
 def timed(call: Callable[[int], object], index: int, device: torch.device) -> tuple[float, float | None]:
-    """Milliseconds of ``call(index)`` by the wall clock, and by CUDA events (None on a CPU)."""
+    """Return the milliseconds of ``call(index)`` by the wall clock, and by CUDA events (None on a CPU)."""
     if device.type != 'cuda':
         start = time.perf_counter()
         call(index)
@@ -82,7 +93,7 @@ def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: f
     return len(taken)
 
 
-def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> list[Samples]:
+def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> Turns:
     """Time several things side by side: one call of each in turn, so that drift hits all alike.
 
     The order is drawn anew for each turn, for what runs after something that fills caches or memory is slower.
@@ -93,11 +104,7 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
         limits (Limits): How long.
 
     Returns:
-        list[Samples]: In the order of `calls`. After Ctrl-C, what was sampled so far rides on the KeyboardInterrupt
-        as its first argument.
-
-    Raises:
-        MeasurementError: If a call raises, from what it raised.
+        Turns: Also after Ctrl-C, and where a call raises.
     """
     samples = [Samples() for _ in calls]
     orders = np.random.default_rng(0)
@@ -115,26 +122,24 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
                 samples[number].wall.append(wall)
                 if event is not None:
                     samples[number].events.append(event)
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(samples) from interrupt
+    except KeyboardInterrupt:
+        return Turns(samples, interrupted=True)
     except Exception as error:
-        raise MeasurementError(number) from error
-    return samples
+        return Turns(samples, failed=number, error=error)
+    return Turns(samples)
 
 
-def summary(samples: Sequence[float], warmup: int) -> dict | None:
-    """Mean and percentiles of milliseconds, with the raw samples; None without any."""
+def summary(samples: Sequence[float], warmup: int) -> Latency | None:
+    """Return mean and percentiles of milliseconds, with the raw samples; None without any."""
     if not samples:
         return None
     p10, p50, p90, p99 = np.percentile(samples, [10, 50, 90, 99]).tolist()
-    return dict(
-        mean=float(np.mean(samples)), p10=p10, p50=p50, p90=p90, p99=p99,
-        n=len(samples), warmup=warmup, samples=[round(x, 6) for x in samples],
-    )  # fmt: skip
+    rounded = [round(sample, 6) for sample in samples]
+    return Latency(float(np.mean(samples)), p10, p50, p90, p99, n=len(samples), warmup=warmup, samples=rounded)
 
 
 def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tuple[float, tuple[float, float]]:
-    """How many times as long `a` takes as `b`: the median over the turns, and its 95 % bootstrap interval.
+    """Return how many times as long `a` takes as `b`: the median over the turns, and its 95 % bootstrap interval.
 
     Calls of one turn are set against each other, so that what slowed both down cancels.
     """
@@ -146,7 +151,7 @@ def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tupl
 
 
 def verdict(interval: tuple[float, float], pairs: int) -> str:
-    """'a is faster', 'b is faster', or 'within the noise': the interval holds 1, or there are too few pairs for one."""
+    """Return 'a is faster', 'b is faster', or 'within the noise': the interval holds 1, or pairs are too few."""
     low, high = interval
     if low <= 1 <= high or pairs < 5:
         return 'within the noise'

@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import mmdet
+import torch
+from mmcv.cnn.bricks import DropPath
 from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
@@ -17,9 +18,34 @@ from torch import nn
 
 from ...errors import UserError
 from ...hub import config_root
+from ...models import FasterNet
+from ..schema import Published
 
 _PUBLISHED = Path(__file__).with_name('published.json')
 _MASK_RCNN = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mask_rcnn'
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the paper's tables.
+
+    Args:
+        kind: What its models are, 'classifier' or 'detector'.
+        reference: The row that the others take turns with.
+        rows: Where its rows are in published.json.
+        source: What the figures are quoted from.
+    """
+
+    kind: str
+    reference: str
+    rows: str
+    source: str
+
+
+TABLES = {
+    'table3': Table('classifier', 'FasterNet-T2', 'table3_imagenet', 'table 3 of the paper (CVPR 2023)'),
+    'table4': Table('detector', 'FasterNet-S', 'table4_coco_mask_rcnn_1x', 'table 4 of the paper (CVPR 2023)'),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +61,7 @@ class Row:
     """
 
     name: str
-    published: dict
+    published: Published
     shape: tuple[int, int]
     build: Callable[[], nn.Module] | None
     reason: str | None
@@ -54,10 +80,10 @@ def suite(name: str, only: Sequence[str] = ()) -> list[Row]:
     Raises:
         UserError: There is no such table, or a name in `only` is not one of its rows.
     """
-    if name not in _TABLES:
-        raise UserError(f'No suite {name!r}; there are {", ".join(_TABLES)}.')
-    key, label, row_of = _TABLES[name]
-    rows = [row_of(entry[label], entry) for entry in json.loads(_PUBLISHED.read_text())[key]]
+    if name not in TABLES:
+        raise UserError(f'No suite {name!r}; there are {", ".join(TABLES)}.')
+    entries = json.loads(_PUBLISHED.read_text())[TABLES[name].rows]
+    rows = [_row(TABLES[name], Published(**entry)) for entry in entries]
     unknown = [wanted for wanted in only if wanted.lower() not in {row.name.lower() for row in rows}]
     if unknown:
         raise UserError(f'Not in {name}: {", ".join(unknown)}. Its rows are {", ".join(row.name for row in rows)}.')
@@ -65,35 +91,45 @@ def suite(name: str, only: Sequence[str] = ()) -> list[Row]:
     return [row for row in rows if row.name.lower() in wanted]
 
 
-def published_for(config: str) -> dict | None:
-    """The paper's row for one of our configs, by the name of its file; None for any other."""
-    match = re.fullmatch(r'fasternet_(t[012]|[sml])_in1k|mask_rcnn_fasternet_([sml])', Path(config).stem)
-    if match is None:
+def published_for(model: nn.Module) -> Published | None:
+    """Return the paper's row for a FasterNet that is built as the row's is, up to what only trains; None for others."""
+    if not isinstance(getattr(model, 'backbone', None), FasterNet):
         return None
-    classifier, detector = match.groups()
-    (row,) = suite('table3' if classifier else 'table4', [f'FasterNet-{classifier or detector}'])
-    return row.published
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    for name in TABLES:
+        for row in suite(name):
+            # the names and counts spare building most of them
+            if row.name.startswith('FasterNet') and abs(millions / row.published.params_m - 1) < 0.02:
+                with torch.device('meta'):
+                    if _structure(row.build()) == _structure(model):
+                        return row.published
+    return None
 
 
-def _classifier_row(name: str, entry: dict) -> Row:
-    build, reason = _CLASSIFIERS.get(name), _MISSING.get(name)
+def _structure(model: nn.Module) -> tuple:
+    """Return what tells architectures apart: kinds of layers, and shapes of parameters; heads may have other losses."""
+    layers = [type(layer) for layer in model.backbone.modules() if not isinstance(layer, (DropPath, nn.Identity))]
+    return type(model), layers, {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def _row(table: Table, published: Published) -> Row:
+    name = published.network or published.backbone
+    published.source, published.hardware = table.source, 'RTX 2080 Ti, BN fused'
+    published.note = next((note for prefix, note in _NOTES.items() if name.startswith(prefix)), None)
+    if table.kind == 'detector':
+        return Row(name, published, (800, 1280), _DETECTORS[name], None)
+    build, reason = _CLASSIFIERS.get(name), None
     if name in _TIMM:
         if importlib.util.find_spec('timm') is None:
             reason = 'timm is not installed: pip install timm'
         else:
             build = partial(_from_timm, _TIMM[name])
+    elif build is None:
+        reason = 'no installed package builds it'
+        if name.startswith('PVT'):
+            reason += ': timm has PVTv2 only, mmdet only the backbone for detectors'
     size = 256 if name.startswith(('MobileViT', 'EdgeNeXt')) else 224
-    return Row(name, _published(name, 'table 3', entry), (size, size), build, reason)
-
-
-def _detector_row(name: str, entry: dict) -> Row:
-    return Row(name, _published(name, 'table 4', entry), (800, 1280), _DETECTORS[name], None)
-
-
-def _published(name: str, table: str, entry: dict) -> dict:
-    note = next((note for prefix, note in _NOTES.items() if name.startswith(prefix)), None)
-    note = dict(note=note) if note else {}
-    return dict(entry, source=f'{table} of the paper (CVPR 2023)', hardware='RTX 2080 Ti, BN fused', **note)
+    return Row(name, published, (size, size), build, reason)
 
 
 def _build(registry: Registry, cfg: dict) -> nn.Module:
@@ -174,15 +210,6 @@ _CLASSIFIERS = {
     'ShuffleNetV2 x2': partial(_shufflenet, 2.0, 2048),
     **{f'FasterNet-{arch.upper()}': partial(_fasternet, arch) for arch in ('t0', 't1', 't2', 's', 'm', 'l')},
 }
-_NO_PVT = 'no installed package builds it: timm has PVTv2 only, mmdet only the backbone for detectors'
-_MISSING = {
-    'CycleMLP-B1': 'no installed package builds it',
-    'CycleMLP-B2': 'no installed package builds it',
-    'PVT-Tiny': _NO_PVT,
-    'PVT-Small': _NO_PVT,
-    'PVT-Medium': _NO_PVT,
-    'PVT-Large': _NO_PVT,
-}
 _DETECTORS = {
     'ResNet50': _mmdet('r50'),
     'ResNet101': _mmdet('r101'),
@@ -205,9 +232,4 @@ _NOTES = {
     'MobileNetV2': _NORMS_COUNT,
     'MobileViT': _NORMS_COUNT,
     'GhostNet': _NORMS_COUNT,
-}
-# of each suite: where its rows are in the data, what names them, what makes them a Row
-_TABLES = {
-    'table3': ('table3_imagenet', 'network', _classifier_row),
-    'table4': ('table4_coco_mask_rcnn_1x', 'backbone', _detector_row),
 }

@@ -1,9 +1,13 @@
 """What a report shows, as tables of text: the same in the terminal and in files."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from ..schema import Comparison, Evaluation, Latency, Measurement, Missing, Model, Published, Report, Roofline, Side
+
+INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'
 # the quantities of a kind of model: the evaluator's name, the factor that makes it per cent, the published name
 ACCURACIES = {
     'detector': {'box AP': ('bbox_mAP', 100, 'box_ap'), 'mask AP': ('segm_mAP', 100, 'mask_ap')},
@@ -39,7 +43,7 @@ class Cell:
     """A text, the sentences that stand under the table for it, and how it looks."""
 
     text: str = ''
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
     style: str = ''  # 'quoted' or 'error'
 
 
@@ -60,7 +64,7 @@ class Footnotes:
         self._letters = {}
 
     def letter(self, sentence: str) -> str:
-        """Of a sentence: the next one, if it is new."""
+        """Return a sentence's letters, the next ones if it is new."""
         if sentence not in self._letters:
             index, letters = len(self._letters) + 1, ''
             while index:
@@ -70,298 +74,283 @@ class Footnotes:
         return self._letters[sentence]
 
     def mark(self, cell: Cell) -> str:
-        """The letters of a cell's sentences."""
+        """Return the letters of a cell's sentences."""
         return ','.join(self.letter(sentence) for sentence in dict.fromkeys(cell.notes))
 
     def under(self, block: Block) -> dict[str, str]:
-        """The sentences that a block's cells point to, by letter."""
+        """Return the sentences that a block's cells point to, by letter."""
         sentences = [sentence for row in block.rows for cell in row for sentence in cell.notes]
         return dict(sorted((self.letter(s), s) for s in sentences))
 
 
-def blocks_of(report: dict) -> list[Block]:
-    """All that is shown of a report, in every format alike; blocks without rows are left out."""
-    models = report['models']
-    blocks = []
+def head(report: Report) -> list[str]:
+    """Return the lines at the top of a report."""
+    used = dict.fromkeys(m.device for model in report.models for m in model.measurements)
+    packages = report.environment.before.packages
+    facts = [device_name(report, device) for device in used]
+    facts += [f'torch {packages["torch"]}'] if 'torch' in packages else []
+    facts += [f'suite {report.suite}'] if report.suite else []
+    lines = ['; '.join([*facts, report.created]), ' '.join(report.command)]
+    return lines if report.complete else [INCOMPLETE, *lines]
+
+
+def blocks_of(report: Report) -> list[Block]:
+    """Return all that is shown of a report, in every format alike; blocks without rows are left out."""
+    models, blocks = report.models, []
     for kind in ACCURACIES:
-        group = [model for model in models if model['kind'] == kind]
-        measured = {m['scope'] for model in group for m in model['measurements']}
+        group = [model for model in models if model.kind == kind]
+        measured = {m.scope for model in group for m in model.measurements}
         scopes = [scope for scope in (kind, 'backbone', 'training') if scope in measured] or [kind]
         blocks += [_table(group, kind, scope, scope == scopes[0]) for scope in scopes if group]
         blocks.append(_published(group, f'Published for the {kind}s'))
-    evaluations = []
-    for model in models:
-        done = model['evaluation']
-        if done:
-            metrics = ', '.join(f'{name} {number(value)}' for name, value in (done['metrics'] or {}).items())
-            text = f'{model["name"]}, {done["images"]} images of {done["dataset"]}: {metrics}'
-            if done['error']:
-                text = f'{model["name"]}: not evaluated: {done["error"]}'
-            evaluations.append([Cell(text, model['labels'] + done['labels'], 'error' if done['error'] else '')])
-    blocks += [
-        _comparisons(report),
-        _split(models),
-        Block(
-            'How near the backbones are to the floors',
-            [],
-            [[_floors(model, roofline)] for model in models for roofline in model['rooflines']],
-        ),
-        Block('Evaluation', [], evaluations),
-        Block('Deviations', [], [[Cell(f'{model["name"]}: {d}')] for model in models for d in model['deviations']]),
-        Block('Rows that no installed package builds', [], [[_missing(row)] for row in report['missing']]),
-        Block('Errors', [], [[Cell(line, [], 'error')] for line in _errors(models)]),
-    ]
+    lists = {
+        'How near the backbones are to the floors': [_floors(m, roofline) for m in models for roofline in m.rooflines],
+        'Evaluation': [_evaluation(model, model.evaluation) for model in models if model.evaluation],
+        'Deviations': [Cell(f'{model.name}: {deviation}') for model in models for deviation in model.deviations],
+        'Rows that no installed package builds': [_missing(row) for row in report.missing],
+        'Errors': [Cell(line, style='error') for line in _errors(models)],
+    }
+    blocks += [_comparisons(report), _split([model for model in models if model.split])]
+    blocks += [Block(title, [], [[cell] for cell in cells]) for title, cells in lists.items()]
     return [block for block in blocks if block.rows]
 
 
-def _table(models: list[dict], kind: str, scope: str, first: bool) -> Block:
-    """The measurements in one scope. The first table of a kind has all its models, and their accuracy."""
+def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
+    """Return the measurements in one scope. The first table of a kind has all its models, and their accuracy."""
     columns = {}
     whole = scope != 'backbone'
     pairs = []
     for model in models:
-        own = [m for m in model['measurements'] if m['scope'] == scope] or ([None] if first else [])
+        own = [m for m in model.measurements if m.scope == scope] or ([None] if first else [])
         pairs += [(model, m, index == 0) for index, m in enumerate(own)]
-    taken = [m for _, m, _ in pairs if m]
 
-    def column(title: str, *cells: Cell) -> None:
-        columns[title] = list(cells)
+    def of_model(title: str, cell: Callable[[Model], Cell]) -> None:
+        """Fill a model's first row alone: nobody evaluated the other modes."""
+        columns[title] = [cell(model) if leading else Cell() for model, _, leading in pairs]
 
-    def of_model(title: str, cell, quoted: bool = False) -> None:
-        """What holds for a model stands in its first row alone: nobody evaluated the other modes."""
-        column(title, *(cell(model) if leading else Cell() for model, _, leading in pairs))
+    def of_measurement(title: str, cell: Callable[[Model, Measurement], Cell]) -> None:
+        columns[title] = [cell(model, m) if m else Cell() for model, m, _ in pairs]
 
-    def of_measurement(title: str, cell) -> None:
-        column(title, *(cell(model, m) if m else Cell() for model, m, _ in pairs))
-
-    column('model', *(_name(model) for model, _, _ in pairs))
-    of_model('params (M)' if whole else 'params of the whole (M)', lambda model: _scaled(model['parameters'], 1e6))
-    of_model('MACs (G)', lambda model: _multiply_adds(model, whole))
+    columns['model'] = [_name(model) for model, _, _ in pairs]
+    of_model('params (M)' if whole else 'params of the whole (M)', lambda model: _scaled(model.parameters, 1e6))
+    of_model('MACs (G)', lambda model: _multiply_adds(model, 'total' if whole else 'backbone'))
     if whole:
-        of_model('by table 4 (G)', lambda model: _scaled((model['multiply_adds'] or {}).get('table4'), 1e9))
+        of_model('by table 4 (G)', lambda model: _multiply_adds(model, 'table4'))
     titles = {kind: f'{kind.capitalize()}s', 'backbone': f'Backbones of the {kind}s', 'training': 'Training steps'}
     title, remarks = titles[scope], []
     for key, name in _CONDITIONS.items():
-        values = dict.fromkeys(size(m[key]) if key == 'shape' else shown(m[key]) for m in taken)
+        values = dict.fromkeys(shown(getattr(m, key)) for _, m, _ in pairs if m)
         if key == 'mode' or len(values) > 1:
-            of_measurement(name, lambda _, m, key=key: Cell(size(m[key]) if key == 'shape' else shown(m[key])))
+            of_measurement(name, lambda _, m, key=key: Cell(shown(getattr(m, key))))
         elif key in ('dtype', 'batch_size', 'shape'):
             title += ''.join(f', {name} {value}' for value in values)
         else:
             remarks += [f'{name} {value}' for value in values]
-    column('p50 ms', *(p50(model, m) for model, m, _ in pairs))
-    of_measurement('p10-p90', lambda _, m: _result(None, m, 'latency_ms', _spread))
-    of_measurement('images/s', lambda model, m: _result(model, m, 'throughput', number))
-    of_measurement('peak MiB', lambda _, m: _result(None, m, 'peak_memory', lambda value: f'{value / 2**20:.0f}'))
-    of_measurement('off eager', lambda _, m: _result(None, m, 'difference', '{:.1e}'.format))
+    columns['p50 ms'] = [p50(model, m) for model, m, _ in pairs]
+    of_measurement('p10-p90', lambda _, m: _result(m, m.latency_ms, _spread))
+    of_measurement('images/s', lambda model, m: _result(m, m.throughput, number, model.labels + m.labels))
+    of_measurement('peak MiB', lambda _, m: _result(m, m.peak_memory, lambda value: f'{value / 2**20:.0f}'))
+    of_measurement('off eager', lambda _, m: _result(m, m.difference, '{:.1e}'.format))
     if first:
         for quantity in ACCURACIES[kind]:
             of_model(quantity, lambda model, quantity=quantity: _accuracy(model, quantity))
     columns = {title: cells for title, cells in columns.items() if any(cell.text for cell in cells)}
     remarks = ['; '.join(remarks)] if remarks else []
     remarks += ["off eager: relative difference of the outputs from eager fp32's"] if 'off eager' in columns else []
-    counted = [model['multiply_adds'] for model in models if model['multiply_adds']]
-    remarks += dict.fromkeys(f'MACs are multiply-adds: {c["convention"]}, at {size(c["shape"])}' for c in counted)
+    counted = [model.multiply_adds for model in models if model.multiply_adds]
+    remarks += dict.fromkeys(f'MACs are multiply-adds: {c.convention}, at {shown(c.shape)}' for c in counted)
     return Block(title, list(columns), [list(row) for row in zip(*columns.values())], remarks)
 
 
-def _name(model: dict) -> Cell:
-    stopped = [f'stopped by an error: {model["error"]}'] if model['error'] else []
-    return Cell(model['name'], model['labels'] + stopped)
+def _name(model: Model) -> Cell:
+    stopped = [f'stopped by an error: {model.error}'] if model.error else []
+    return Cell(model.name, model.labels + stopped)
 
 
-def _multiply_adds(model: dict, whole: bool) -> Cell:
-    counted = model['multiply_adds'] or {}
-    return _scaled(counted.get('total') if whole else (counted.get('parts') or {}).get('backbone'), 1e9)
+def _multiply_adds(model: Model, part: str) -> Cell:
+    counted = model.multiply_adds
+    return _scaled(counted and (counted.parts | dict(total=counted.total, table4=counted.table4)).get(part), 1e9)
 
 
 def _scaled(value: int | None, unit: float) -> Cell:
     return Cell('' if value is None else number(value / unit))
 
 
-def p50(model: dict, m: dict | None) -> Cell:
-    """The median time of a measurement, in ms, with all labels that it needs, or why there is none."""
-    if m is None:
-        return _error(model['error']) if model['error'] else Cell('not measured')
-    if m['error']:
-        return _error(m['error'])
-    time = m['latency_ms']  # none where the run was stopped in the middle
-    return Cell(number(time['p50']), model['labels'] + m['labels']) if time else Cell('not measured')
+def p50(model: Model, m: Measurement | None) -> Cell:
+    """Return the median time of a measurement, in ms, with all labels that it needs, or why there is none."""
+    error = model.error if m is None else m.error
+    if error:
+        return Cell('error', [f'error: {error}'], 'error')
+    # there is none where the run was stopped in the middle
+    return Cell(number(m.latency_ms.p50), model.labels + m.labels) if m and m.latency_ms else Cell('not measured')
 
 
-def _spread(latency: dict) -> str:
-    return f'{number(latency["p10"])}-{number(latency["p90"])}'
+def _spread(latency: Latency) -> str:
+    return f'{number(latency.p10)}-{number(latency.p90)}'
 
 
-def _error(text: str) -> Cell:
-    return Cell('error', [f'error: {text}'], 'error')
+def _result(m: Measurement, value: Any, write: Callable[[Any], str], labels: Sequence[str] = ()) -> Cell:
+    return Cell() if m.error or value is None else Cell(write(value), labels)
 
 
-def _result(model: dict | None, m: dict, key: str, write) -> Cell:
-    """A number of a measurement, with the labels where it follows from the time."""
-    if m['error'] or m[key] is None:
-        return Cell()
-    return Cell(write(m[key]), model['labels'] + m['labels'] if model else [])
+def _accuracy(model: Model, quantity: str) -> Cell:
+    done, value = model.evaluation, measured_accuracy(model, quantity)
+    if done and done.error:
+        return Cell('error', [f'the evaluation failed: {done.error}'], 'error')
+    return Cell() if value is None else Cell(f'{value:.1f}', model.labels + done.labels)
 
 
-def _accuracy(model: dict, quantity: str) -> Cell:
-    done = model['evaluation']
-    if not done:
-        return Cell()
-    if done['error']:
-        return Cell('error', [f'the evaluation failed: {done["error"]}'], 'error')
-    value = measured_accuracy(model, quantity)
-    return Cell() if value is None else Cell(f'{value:.1f}', model['labels'] + done['labels'])
+def _figures(published: Published | None) -> dict[str, float]:
+    return {key: value for key, value in vars(published or Published()).items() if isinstance(value, int | float)}
 
 
-def _published(models: list[dict], title: str) -> Block:
-    """What the paper says; its times stand under the hardware that they were measured on."""
+def _published(models: list[Model], title: str) -> Block:
+    """Return what the paper says; its times stand under the hardware that they were measured on."""
     rows, columns = {}, {}
     for model in models:
-        published = model['published'] or {}
-        for key in [*_PUBLISHED, *sorted(set(published) - set(_PUBLISHED))]:
-            value = published.get(key)
-            if isinstance(value, int | float):
-                on = f', {published["hardware"]}' if key.startswith('gpu_') else ''
+        figures = _figures(model.published)
+        for key in [*_PUBLISHED, *sorted(figures.keys() - _PUBLISHED.keys())]:
+            if key in figures:
+                on = f', {model.published.hardware}' if key.startswith('gpu_') else ''
                 column = f'paper: {_PUBLISHED.get(key, key)}{on}'
                 columns[column] = None
-                rows.setdefault(model['name'], {})[column] = Cell(f'{value:g}', [], 'quoted')
-    sources = dict.fromkeys((model['published'] or {}).get('source') for model in models)
+                rows.setdefault(model.name, {})[column] = Cell(f'{figures[key]:g}', style='quoted')
+    sources = dict.fromkeys(model.published.source for model in models if model.published)
     remarks = [f'paper: quoted, not measured here, from {source}' for source in sources if source]
     cells = [[Cell(name), *(row.get(column, Cell()) for column in columns)] for name, row in rows.items()]
     return Block(title, ['model', *columns], cells, remarks)
 
 
-def _comparisons(report: dict) -> Block:
-    """Who is how many times as fast as whom; the slower one stands second, unless they are within the noise."""
-    models = {model['name']: model for model in report['models']}
+def _comparisons(report: Report) -> Block:
+    """Return who is how many times as fast as whom; the slower one is second, unless they are within the noise."""
     lines = []
-    for c in report['comparisons']:
-        names, labels = [c['a'], c['b']], []
-        for side in names:
-            # 'name [mode]' or 'name [mode dtype]' where they differ
-            name, _, how = side.removesuffix(']').partition(' [')
-            alike = {key: c[key] for key in ('scope', 'mode', 'dtype', 'batch_size')}
-            alike |= dict(zip(('mode', 'dtype'), how.split()))
-            if name in models:
-                own = [m for m in models[name]['measurements'] if alike.items() <= m.items()]
-                labels += models[name]['labels'] + [label for m in own for label in m['labels']]
-        low, high = c['interval']
-        speeds, noise = (1 / c['ratio'], 1 / high, 1 / low), c['verdict'] == 'within the noise'
-        if c['verdict'] == 'b is faster':
-            names, speeds = names[::-1], (c['ratio'], low, high)
+    for c in report.comparisons:
+        names, (low, high) = [c.a, c.b], c.interval
+        speeds, noise = (1 / c.ratio, 1 / high, 1 / low), c.verdict == 'within the noise'
+        if c.verdict == 'b is faster':
+            names, speeds = names[::-1], (c.ratio, low, high)
         said = '{:.2f}x [{:.2f}, {:.2f}]'.format(*speeds) + (', within the noise' if noise else '')
-        words = len(c['a'].partition(' [')[2].split())  # what the names say need not be said again
-        mode, dtype = c['mode'] if words < 1 else '', c['dtype'] if words < 2 else ''
-        lines.append((names[0], said, names[1], mode, c['scope'], dtype, str(c['batch_size']), labels))
+        # what the names say need not be said again
+        dtype = c.dtype if c.side_a.dtype == c.side_b.dtype else ''
+        mode = c.mode if dtype and c.side_a.mode == c.side_b.mode else ''
+        labels = _labels_of(report, c, c.side_a) + _labels_of(report, c, c.side_b)
+        lines.append((names[0], said, names[1], mode, c.scope, dtype, str(c.batch_size), labels))
     titles = ['', 'times as fast', 'as', 'mode', 'scope', 'dtype', 'batch']
     alike = [i for i in range(3, 7) if len({line[i] for line in lines}) == 1]
     title = ', '.join(['Comparisons', *(f'{titles[i]} {lines[0][i]}' for i in alike if lines[0][i])])
     kept = [i for i in range(7) if i not in alike]
-    rows = [[Cell(line[i], line[-1] if i == 1 else []) for i in kept] for line in lines]
+    rows = [[Cell(line[i], line[-1] if i == 1 else ()) for i in kept] for line in lines]
     remark = 'in turn: median of the ratios of the turns, and its 95 % interval'
     return Block(title, [titles[i] for i in kept], rows, [remark])
 
 
-def _split(models: list[dict]) -> Block:
-    models = [model for model in models if model['split']]
-    parts = list(dict.fromkeys(part for model in models for part in model['split']['parts']))
+def _labels_of(report: Report, c: Comparison, side: Side) -> list[str]:
+    """Return the labels of the model and the measurements that a side of a comparison refers to."""
+    labels, wanted = [], (c.scope, side.mode, side.dtype, c.batch_size)
+    for model in report.models:
+        if model.name == side.model:
+            own = [m for m in model.measurements if (m.scope, m.mode, m.dtype, m.batch_size) == wanted]
+            labels = model.labels + [label for m in own for label in m.labels]
+    return labels
+
+
+def _split(models: list[Model]) -> Block:
+    parts = list(dict.fromkeys(part for model in models for part in model.split.parts))
     rows = []
     for model in models:
-        split, labels = model['split'], model['labels'] + model['split']['labels']
-        row = [Cell(model['name'], labels), Cell(size(split['shape']))]
+        split, labels = model.split, model.labels + model.split.labels
+        row = [Cell(model.name, labels), Cell(shown(split.shape))]
         for part in parts:
-            ms = split['parts'].get(part)
-            row.append(Cell() if ms is None else Cell(f'{number(ms)} ({100 * ms / split["total_ms"]:.0f}%)'))
-        row += [Cell(number(split['total_ms']), labels), Cell(number(split['whole_ms']), labels)]
-        rows.append([*row, Cell(f'{100 * split["disagreement"]:.1f} %')])
+            ms = split.parts.get(part)
+            row.append(Cell() if ms is None else Cell(f'{number(ms)} ({100 * ms / split.total_ms:.0f}%)'))
+        row += [Cell(number(split.total_ms), labels), Cell(number(split.whole_ms), labels)]
+        rows.append([*row, Cell(f'{100 * split.disagreement:.1f} %')])
     columns = ['model', 'input', *parts, 'sum', 'whole at once', 'disagreement']
     return Block("Where a detector's time goes, ms", columns, rows)
 
 
-def _floors(model: dict, roofline: dict) -> Cell:
-    """What arithmetic and memory alone would take, and how many times as long each mode takes."""
-    arithmetic, memory = roofline['arithmetic_floor_ms'], roofline['memory_floor_ms']
-    alike = {key: roofline[key] for key in ('dtype', 'batch_size')} | {'scope': 'backbone'}
-    rows = [m for m in model['measurements'] if alike.items() <= m.items() and m['latency_ms']]
-    told = [
-        f'{m["mode"]} {number(m["latency_ms"]["p50"])} ms, {m["latency_ms"]["p50"] / max(arithmetic, memory):.2f}x the '
-        f'higher floor, at {100 * arithmetic / m["latency_ms"]["p50"]:.0f} % of the product'
-        for m in rows
-    ]
+def _floors(model: Model, roofline: Roofline) -> Cell:
+    """Return what arithmetic and memory alone would take, and how many times as long each mode takes."""
+    arithmetic, memory = roofline.arithmetic_floor_ms, roofline.memory_floor_ms
+    wanted = 'backbone', roofline.dtype, roofline.batch_size
+    rows = [m for m in model.measurements if (m.scope, m.dtype, m.batch_size) == wanted and m.latency_ms]
     text = (
-        f'{model["name"]}, {roofline["dtype"]}, batch {roofline["batch_size"]}: arithmetic {number(arithmetic)} ms '
-        f'(a large matrix product: {number(roofline["matmul_gflops"])} GFLOP/s), memory {number(memory)} ms '
-        f'(a copy: {number(roofline["copy_gb_per_s"])} GB/s)'
+        f'{model.name}, {roofline.dtype}, batch {roofline.batch_size}: arithmetic {number(arithmetic)} ms '
+        f'(a large matrix product: {number(roofline.matmul_gflops)} GFLOP/s), memory {number(memory)} ms '
+        f'(a copy: {number(roofline.copy_gb_per_s)} GB/s)'
     )
-    return Cell('; '.join([text, *told]), model['labels'] + [label for m in rows for label in m['labels']])
+    for m in rows:
+        ms = m.latency_ms.p50
+        text += f'; {m.mode} {number(ms)} ms, {ms / max(arithmetic, memory):.2f}x the higher floor'
+        text += f', at {100 * arithmetic / ms:.0f} % of the product'
+    return Cell(text, model.labels + [label for m in rows for label in m.labels])
 
 
-def _missing(row: dict) -> Cell:
-    published = {k: v for k, v in (row['published'] or {}).items() if isinstance(v, int | float)}
-    quoted = ', '.join(f'{_PUBLISHED.get(key, key)} {value:g}' for key, value in published.items())
-    hardware = (row['published'] or {}).get('hardware')
-    quoted += f', on {hardware}' if quoted and hardware else ''
-    return Cell(f'{row["name"]}: {row["reason"]}' + (f' (quoted from the paper: {quoted})' if quoted else ''))
+def _evaluation(model: Model, done: Evaluation) -> Cell:
+    if done.error:
+        return Cell(f'{model.name}: not evaluated: {done.error}', model.labels + done.labels, 'error')
+    metrics = ', '.join(f'{name} {number(value)}' for name, value in done.metrics.items())
+    return Cell(f'{model.name}, {done.images} images of {done.dataset}: {metrics}', model.labels + done.labels)
 
 
-def _errors(models: list[dict]) -> Iterator[str]:
-    """Every error in full."""
+def _missing(row: Missing) -> Cell:
+    quoted = ', '.join(f'{_PUBLISHED.get(key, key)} {value:g}' for key, value in _figures(row.published).items())
+    quoted += f', on {row.published.hardware}' if quoted and row.published.hardware else ''
+    return Cell(f'{row.name}: {row.reason}' + (f' (quoted from the paper: {quoted})' if quoted else ''))
+
+
+def _errors(models: list[Model]) -> Iterator[str]:
+    """Yield every error in full."""
     for model in models:
-        if model['error']:
-            yield f'{model["name"]}: {model["error"]}'
-        for m in model['measurements']:
-            if m['error']:
-                yield f'{model["name"]}, {m["scope"]}, {m["mode"]} {m["dtype"]}, batch {m["batch_size"]}: {m["error"]}'
-        if model['evaluation'] and model['evaluation']['error']:
-            yield f'{model["name"]}, evaluation: {model["evaluation"]["error"]}'
+        if model.error:
+            yield f'{model.name}: {model.error}'
+        for m in model.measurements:
+            if m.error:
+                yield f'{model.name}, {m.scope}, {m.mode} {m.dtype}, batch {m.batch_size}: {m.error}'
+        if model.evaluation and model.evaluation.error:
+            yield f'{model.name}, evaluation: {model.evaluation.error}'
 
 
-def shown(value) -> str:
-    """A JSON value as text; none is empty."""
+def shown(value: Any) -> str:
+    """Return a JSON value as text, a shape as 224x224; none is empty."""
     if isinstance(value, bool):
         return 'yes' if value else 'no'
-    return '' if value is None else str(value)
+    return 'x'.join(map(str, value)) if isinstance(value, list) else '' if value is None else str(value)
 
 
-def size(shape: list[int]) -> str:
-    """A shape as text, joined by x."""
-    return 'x'.join(map(str, shape))
-
-
-def flat(value, key: str = '') -> dict:
-    """Scalars by dotted names: shapes and texts joined, without samples, layers and labels."""
+def flat(value: Any, key: str = '') -> dict:
+    """Return the scalars of JSON by dotted names: shapes and texts joined, without what has tables of its own."""
     if isinstance(value, list):
-        return {key: size(value) if key.endswith('shape') else '; '.join(map(str, value))}
+        return {key: shown(value) if key.endswith('shape') else '; '.join(map(str, value))}
     if not isinstance(value, dict):
         return {key: value}
     found = {}
     for name, inner in value.items():
-        if name not in ('samples', 'layers', 'measurements', 'labels', 'rooflines'):
+        if name not in ('samples', 'layers', 'measurements', 'labels', 'rooflines', 'unsupported'):
             found |= flat(inner, f'{key}.{name}' if key else str(name))
     return found
 
 
 def number(value: float) -> str:
-    """A number with three digits, or all before the point, and without an exponent."""
+    """Return a number with three digits, or all before the point, and without an exponent."""
     if not math.isfinite(value):
         return str(value)
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f'{value:.{min(max(digits, 0), 6)}f}'
 
 
-def device_name(report: dict, device: str) -> str:
-    """What stands behind 'cpu' or 'cuda:0' in a report."""
-    machine = report['environment']['before']
-    if device.startswith('cuda') and machine['gpu']:
-        return machine['gpu']['name']
-    return machine['host']['cpu'] if device == 'cpu' else device
+def device_name(report: Report, device: str) -> str:
+    """Return what stands behind 'cpu' or 'cuda:0' in a report."""
+    machine = report.environment.before
+    if device.startswith('cuda') and machine.gpu:
+        return machine.gpu.name
+    return machine.host.cpu if device == 'cpu' else device
 
 
-def measured_accuracy(model: dict, quantity: str) -> float | None:
-    """A model's evaluated accuracy in per cent; None where it was not evaluated."""
-    wanted, factor, _ = ACCURACIES[model['kind']][quantity]
-    for name, value in ((model['evaluation'] or {}).get('metrics') or {}).items():
+def measured_accuracy(model: Model, quantity: str) -> float | None:
+    """Return a model's evaluated accuracy in per cent; None where it was not evaluated."""
+    wanted, factor, _ = ACCURACIES[model.kind][quantity]
+    for name, value in model.evaluation.metrics.items() if model.evaluation else ():
         if name.rpartition('/')[2] == wanted:
             return value * factor
     return None
