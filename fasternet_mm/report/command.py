@@ -81,20 +81,23 @@ def subjects_of(models: Sequence[str], cfg_options: dict | None, evaluate: bool)
             raise UserError(
                 f'{item}: expected CONFIG [CKPT] [CONFIG CKPT ...], where a config ends in .py, or timm://NAME'
             )
-    cfgs = [None if path.startswith('timm://') else load_config(path, cfg_options) for path, _ in pairs]
-    for (path, checkpoint), cfg in zip(pairs, cfgs):
-        if cfg is None:
-            require_timm(path)
-            if checkpoint:
-                raise UserError(f'{path}: weights of timm are not read; its name stands without a checkpoint')
+    cfgs = []
+    for path, checkpoint in pairs:
+        if not path.startswith('timm://'):
+            cfgs.append(load_config(path, cfg_options))
             continue
+        require_timm(path)
         if checkpoint:
+            raise UserError(f'{path}: weights of timm are not read; its name stands without a checkpoint')
+        cfgs.append(None)
+    for (path, checkpoint), cfg in zip(pairs, cfgs):
+        if cfg and checkpoint:
             require_source(checkpoint)
-        if evaluate:
-            try:
+        try:
+            if cfg and evaluate:
                 check_evaluation(cfg)
-            except UserError as error:
-                raise UserError(f'{path}: {str(error).rstrip(".")}. Without evaluation: --no-eval') from error
+        except UserError as error:
+            raise UserError(f'{path}: {str(error).rstrip(".")}. Without evaluation: --no-eval') from error
     subjects = [from_config(cfg, *pair) if cfg else from_timm(pair[0]) for pair, cfg in zip(pairs, cfgs)]
     for number, subject in enumerate(subjects):
         if subject.name in [other.name for other in subjects[:number]]:

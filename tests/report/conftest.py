@@ -1,7 +1,12 @@
+import gc
+
 import pytest
 
 from fasternet_mm.engine.runner import load_config
 from fasternet_mm.report import Subject, from_config
+
+# a report collects garbage around each measurement: half a second each time, if it had to go through all of mmdet
+gc.freeze()
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from fasternet_mm.report import from_config
+from fasternet_mm.report import Options, from_config
 from fasternet_mm.report.measure.breakdown import roofline
 from fasternet_mm.report.measure.counting import count_detector, count_parameters, multiply_adds
 from fasternet_mm.report.render.markdown import markdown
 from tests.helpers import REPO
 from tests.helpers.golden import TABLES
 
-from .measuring import run
+from .measuring import CPU, run
 
 
 def test_the_floors_under_a_backbone(classifier):
