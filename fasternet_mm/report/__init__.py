@@ -17,29 +17,7 @@ from .render.terminal import terminal_tables
 from .schema import MODES
 
 __all__ = [
-    'DTYPES',
-    'MODES',
-    'SCOPES',
-    'TABLES',
-    'Limits',
-    'Options',
-    'Reporter',
-    'Subject',
-    'check_continues',
-    'check_evaluation',
-    'compare',
-    'evaluate',
-    'from_config',
-    'from_timm',
-    'load',
-    'new_report',
-    'require_timm',
-    'run',
-    'run_suite',
-    'save',
-    'select_device',
-    'snapshot',
-    'suite',
-    'terminal_tables',
-    'write',
-]
+    'DTYPES', 'MODES', 'SCOPES', 'TABLES', 'Limits', 'Options', 'Reporter', 'Subject', 'check_continues',
+    'check_evaluation', 'compare', 'evaluate', 'from_config', 'from_timm', 'load', 'new_report', 'require_timm', 'run',
+    'run_suite', 'save', 'select_device', 'snapshot', 'suite', 'terminal_tables', 'write',
+]  # fmt: skip

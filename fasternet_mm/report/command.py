@@ -1,5 +1,6 @@
 """What tools/report.py does between its arguments and its files: here the three wings meet."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,12 +25,9 @@ def select_device(name: str, threads: int | None = None) -> torch.device:
     Raises:
         UserError: If it is not here, or there would be no thread.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f'--device {name}: expected cpu, cuda or cuda:N') from error
-    if device.type not in ('cpu', 'cuda'):
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
         raise UserError(f'--device {name}: expected cpu, cuda or cuda:N')
+    device = torch.device(name)
     if device.type == 'cuda':
         if not torch.cuda.is_available():
             raise UserError(f'--device {name}: no CUDA device is available here; use --device cpu')
@@ -46,12 +44,9 @@ def select_device(name: str, threads: int | None = None) -> torch.device:
 
 
 def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
-    """Build the model of an mmdet or mmpretrain config.
+    """Build the model of an mmdet or mmpretrain config, which its path `config` names.
 
-    Args:
-        cfg (Config): The config.
-        config (str): Its path; the file's name names the model.
-        checkpoint (str, optional): File, URL or name; without it, weights are random and labelled so.
+    Without a checkpoint (file, URL or name) its weights are random, and labelled so.
 
     Raises:
         UserError: If the config is of neither library, or the checkpoint does not fit.
@@ -136,26 +131,16 @@ def run_suite(reporter: Reporter, rows: Sequence[Row], folder: Path) -> None:
 
 
 def run(
-    options: Options,
-    out: Path,
-    command: Sequence[str],
-    say: Callable[[str], None],
-    models: Sequence[str] = (),
-    cfg_options: dict | None = None,
-    suite_name: str | None = None,
-    only: Sequence[str] = (),
-    resume: bool = False,
-) -> Report:
-    """Measure models, or the rows of a suite, and write the report into a folder.
+    options: Options, out: Path, command: Sequence[str], say: Callable[[str], None], models: Sequence[str] = (),
+    cfg_options: dict | None = None, suite_name: str | None = None, only: Sequence[str] = (), resume: bool = False,
+) -> Report:  # fmt: skip
+    """Measure models (see :func:`subjects_of`) or rows of a suite, and write the report into a folder.
 
     Args:
         options (Options): What to measure.
-        out (Path): The folder.
+        out (Path): The folder; with `resume`, the suite whose report is in it goes on.
         command (Sequence[str]): Kept in the report.
         say (Callable): Takes lines on how far it is.
-        models (Sequence[str]): As :func:`subjects_of` takes them, with `cfg_options`.
-        suite_name (str, optional): 'table3' or 'table4' instead of models; `only` names some of its rows.
-        resume (bool): Whether to go on with the suite whose report is in the folder.
 
     Returns:
         Report: Not complete after Ctrl-C, with what was measured until then.

@@ -1,4 +1,7 @@
-"""What a report holds, as dataclasses that are read from JSON and written to it; docs/report_schema.md explains it."""
+"""What a report holds, as dataclasses that are read from JSON and written to it.
+
+docs/report_schema.md says what each class and field means, in which unit; a test holds the two together.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -40,8 +43,6 @@ MODES = {
 
 @dataclass
 class Latency:
-    """Hold the milliseconds of the calls of one measurement."""
-
     mean: float
     p10: float
     p50: float
@@ -54,8 +55,6 @@ class Latency:
 
 @dataclass
 class Measurement:
-    """Hold what one way of running one model took."""
-
     scope: str
     mode: str
     dtype: str
@@ -77,8 +76,6 @@ class Measurement:
 
 @dataclass
 class MultiplyAdds:
-    """Hold the multiply-adds of one image, by part."""
-
     total: int
     parts: dict[str, int]
     shape: list[int]
@@ -88,8 +85,6 @@ class MultiplyAdds:
 
 @dataclass
 class Published:
-    """Hold a row of the paper's tables 3 and 4, each of which has some of the columns."""
-
     network: str | None = None
     backbone: str | None = None
     params_m: float | None = None
@@ -113,8 +108,6 @@ class Published:
 
 @dataclass
 class Evaluation:
-    """Hold what a config's own evaluator says."""
-
     metrics: dict[str, float]
     images: int
     dataset: str | None
@@ -124,8 +117,6 @@ class Evaluation:
 
 @dataclass
 class Split:
-    """Hold the milliseconds of a detection by part."""
-
     shape: list[int]
     parts: dict[str, float]
     total_ms: float
@@ -136,8 +127,6 @@ class Split:
 
 @dataclass
 class Layer:
-    """Hold what one layer of a backbone achieved."""
-
     name: str
     kind: str
     ms: float
@@ -148,8 +137,6 @@ class Layer:
 
 @dataclass
 class Roofline:
-    """Hold a backbone's layers, what the machine can do, and how long that alone would take."""
-
     matmul_gflops: float
     copy_gb_per_s: float
     arithmetic_floor_ms: float
@@ -162,8 +149,6 @@ class Roofline:
 
 @dataclass
 class Model:
-    """Hold all that is known of one model."""
-
     name: str
     kind: str
     config: str | None = None
@@ -200,8 +185,6 @@ class Side:
 
 @dataclass
 class Comparison:
-    """Hold how many times as long one side took as the other, in one scope and batch size, in turn."""
-
     scope: str
     mode: str
     dtype: str
@@ -217,8 +200,6 @@ class Comparison:
 
 @dataclass
 class Missing:
-    """Hold a row of a suite that no installed package builds."""
-
     name: str
     reason: str
     published: Published | None
@@ -226,8 +207,6 @@ class Missing:
 
 @dataclass
 class Host:
-    """Describe the computer."""
-
     platform: str
     cpu: str
     cores: int
@@ -236,8 +215,6 @@ class Host:
 
 @dataclass
 class Gpu:
-    """Describe the GPU; what cannot be read is left out."""
-
     name: str
     cuda: str | None = None
     cudnn: int | None = None
@@ -253,16 +230,12 @@ class Gpu:
 
 @dataclass
 class Git:
-    """Name the revision of the clone that measured."""
-
     revision: str
     dirty: bool
 
 
 @dataclass
 class Snapshot:
-    """Describe the machine and its software at one time."""
-
     host: Host
     threads: int
     python: str
@@ -273,19 +246,15 @@ class Snapshot:
 
 @dataclass
 class Environment:
-    """Hold the snapshots from before the first measurement and after the last."""
-
     before: Snapshot
     after: Snapshot | None = None
 
 
 @dataclass
 class Report:
-    """Hold everything that one run of tools/report.py found."""
-
     created: str
     command: list[str]
-    options: dict[str, Any]
+    options: dict[str, object]
     environment: Environment
     suite: str | None = None
     schema: str = SCHEMA
@@ -295,20 +264,16 @@ class Report:
     comparisons: list[Comparison] = field(default_factory=list)
 
 
-def to_json(part: Any) -> dict:
-    """Return a report, or a part of one, as JSON's dicts, lists and scalars."""
-    return dataclasses.asdict(part)
+def to_json(report: Report) -> dict:
+    """Return a report as JSON's dicts, lists and scalars."""
+    return dataclasses.asdict(report)
 
 
-def from_json(data: Any, source: str) -> Report:
-    """Build a report from JSON.
-
-    Args:
-        data (Any): What json.loads returns.
-        source (str): Where it is from, for the error.
+def from_json(data: object, source: str) -> Report:
+    """Build a report from what json.loads returns.
 
     Raises:
-        UserError: Names the source and the first field that is unknown, missing or of another type.
+        UserError: Names `source` and the first field that is unknown, missing or of another type.
     """
     schema = data.get('schema') if isinstance(data, dict) else None
     if schema != SCHEMA:
@@ -321,18 +286,16 @@ def from_json(data: Any, source: str) -> Report:
 
 def _read(kind: Any, value: Any, place: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any or (origin is UnionType and value is None):
-        return value
     if origin is UnionType:
-        return _read(inner[0], value, place)
-    expected = dict if dataclasses.is_dataclass(kind) else (int, float) if kind is float else origin or kind
-    if not isinstance(value, expected):
-        raise UserError(f'{place} is {value!r:.40}, expected {getattr(kind, "__name__", kind)}')
+        return None if value is None else _read(inner[0], value, place)
+    typed = dataclasses.is_dataclass(kind)
+    if not isinstance(value, dict if typed else (int, float) if kind is float else origin or kind):
+        raise UserError(f'{place} is {value!r:.40}, expected {kind.__name__}')
     if origin is list:
         return [_read(inner[0], one, f'{place}[{number}]') for number, one in enumerate(value)]
     if origin is dict:
         return {key: _read(inner[1], one, f'{place}.{key}') for key, one in value.items()}
-    return _read_fields(kind, value, place) if expected is dict else value
+    return _read_fields(kind, value, place) if typed else value
 
 
 def _read_fields(kind: type, value: dict, place: str) -> Any:

@@ -18,17 +18,13 @@ from .timing import Limits, measure, timed, warm_up
 
 # the methods of each part of a detector; what is nested in another part counts for the inner one alone
 _PARTS = {
-    'preprocessing': ['data_preprocessor.forward'],
-    'backbone': ['backbone.forward'],
-    'neck': ['neck.forward'],
-    'RPN': ['rpn_head.predict'],
-    'RoI heads': ['roi_head.predict'],
-    'head': ['bbox_head.predict'],
+    'preprocessing': ['data_preprocessor.forward'], 'backbone': ['backbone.forward'], 'neck': ['neck.forward'],
+    'RPN': ['rpn_head.predict'], 'RoI heads': ['roi_head.predict'], 'head': ['bbox_head.predict'],
     'post-processing': [
-        *(f'{head}.predict_by_feat' for head in ('roi_head.bbox_head', 'roi_head.mask_head', 'bbox_head')),
+        'roi_head.bbox_head.predict_by_feat', 'roi_head.mask_head.predict_by_feat', 'bbox_head.predict_by_feat',
         'add_pred_to_datasample',
     ],
-}
+}  # fmt: skip
 
 
 class _Stopwatch:

@@ -16,14 +16,10 @@ _PACKAGES = (
     'onnxruntime openvino triton'
 ).split()
 _GPU_FIELDS = dict(
-    driver='driver_version',
-    sm_clock_mhz='clocks.sm',
-    max_sm_clock_mhz='clocks.max.sm',
-    temperature_c='temperature.gpu',
-    power_w='power.draw',
-    utilization_percent='utilization.gpu',
+    driver='driver_version', sm_clock_mhz='clocks.sm', max_sm_clock_mhz='clocks.max.sm',
+    temperature_c='temperature.gpu', power_w='power.draw', utilization_percent='utilization.gpu',
     throttle_reasons='clocks_throttle_reasons.active',
-)
+)  # fmt: skip
 
 
 def snapshot(device: torch.device) -> Snapshot:

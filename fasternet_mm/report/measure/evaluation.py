@@ -22,33 +22,6 @@ def check_evaluation(cfg: Config) -> None:
     check_config(cfg, 'test')
 
 
-class _ModeHook(Hook):
-    """Lets a copy of the model in a mode stand in for the model, as it is then (EMA's, say), during a test."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, mode: str, dtype: str, device: torch.device, channels_last: bool) -> None:
-        self._mode, self._dtype, self._device, self._channels_last = mode, dtype, device, channels_last
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        self._model = runner.model
-        model, _ = in_mode(self._model.eval(), self._mode, self._device, self._channels_last)
-        step = model.test_step
-
-        def test_step(data):
-            with half(self._device, self._dtype):
-                samples = step(data)
-            for sample in samples:
-                _widen(sample)
-            return samples
-
-        model.test_step = test_step
-        runner.model = model
-
-    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        runner.model = self._model
-
-
 def _widen(element: BaseDataElement) -> None:
     """Make half precision single in place: the metrics' NumPy has no bf16."""
     for name, value in element.items():
@@ -89,9 +62,24 @@ def evaluate(
         def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
             return model.to(device)  # mmengine takes the first accelerator that it finds
 
+    class ModeHook(Hook):
+        def before_test_epoch(self, runner: Runner) -> None:
+            """Put a copy of the model in the mode in place of the model, as it is now (EMA's, say)."""
+            runner.model, _ = in_mode(runner.model.eval(), mode, device, channels_last)
+            step = runner.model.test_step
+
+            def test_step(data):
+                with half(device, dtype):
+                    samples = step(data)
+                for sample in samples:
+                    _widen(sample)
+                return samples
+
+            runner.model.test_step = test_step
+
     runner = DeviceRunner.from_cfg(cfg)
     runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-    runner.register_hook(_ModeHook(mode, dtype, device, channels_last))
+    runner.register_hook(ModeHook(), priority='LOWEST')
     results = runner.test()
     metrics = {name: float(value) for name, value in results.items() if isinstance(value, (int, float))}
     dataset = runner.test_dataloader.dataset

@@ -29,29 +29,18 @@ SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
 class Options:
     """What to measure, and how long; the command line's options.
 
-    Args:
-        device (torch.device): Where.
-        shape (tuple[int, int], optional): H, W of random input and noise; 800 x 1280 for detectors and 224 x 224 for
-            classifiers without it, the paper's.
-        batch_sizes (Sequence[int], optional): 1 for detectors, and 1 and 32 for classifiers without it.
-        modes, dtypes (Sequence[str]): Of :data:`MODES` and :data:`DTYPES`.
-        channels_last (bool): Memory format of weights and inputs.
-        scopes (Sequence[str], optional): Of :data:`SCOPES`; all that a model has, but training, without it.
-        evaluate (bool): Whether to run the config's evaluator.
-        limits (Limits): How long to warm up and to measure.
-
     Raises:
         UserError: If a mode or dtype does not exist, or a number is too small.
     """
 
     device: torch.device
-    shape: tuple[int, int] | None = None
-    batch_sizes: Sequence[int] | None = None
+    shape: tuple[int, int] | None = None  # H, W of random input and noise; the paper's without it
+    batch_sizes: Sequence[int] | None = None  # 1 for detectors, and 1 and 32 for classifiers without it
     modes: Sequence[str] = ('eager',)
     dtypes: Sequence[str] = ('fp32',)
-    channels_last: bool = False
-    scopes: Sequence[str] | None = None
-    evaluate: bool = True
+    channels_last: bool = False  # memory format of weights and inputs
+    scopes: Sequence[str] | None = None  # all that a model has, but training, without it
+    evaluate: bool = True  # by the config's evaluator
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -237,7 +226,7 @@ class Reporter:
                 raise KeyboardInterrupt
             if turns.error is None:
                 return turns.samples
-            name, row, _ = ready.pop(turns.failed)
+            name, row = ready.pop(turns.failed)[:2]
             self._fail(name, row, turns.error)
         return []
 

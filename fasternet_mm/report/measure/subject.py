@@ -25,28 +25,17 @@ _IMAGES = 8
 
 @dataclass(eq=False)
 class Subject:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        name (str): In every table.
-        kind (str): 'classifier' or 'detector'.
-        model (nn.Module): In evaluation mode, on the CPU, fp32.
-        cfg (Config, optional): Where the data and the evaluator come from.
-        config, checkpoint (str, optional): Paths.
-        published (Published, optional): The paper's row.
-        shape (tuple[int, int], optional): H, W that the model is meant for, where the kind does not say it.
-        labels (list[str]): Stand beside every number of this model.
-    """
-
-    name: str
-    kind: str
-    model: nn.Module
-    cfg: Config | None = None
-    config: str | None = None
-    checkpoint: str | None = None
-    published: Published | None = None
-    shape: tuple[int, int] | None = None
-    labels: list[str] = field(default_factory=list)
+    name: str  # in every table
+    kind: str  # 'classifier' or 'detector'
+    model: nn.Module  # in evaluation mode, on the CPU, fp32
+    cfg: Config | None = None  # where the data and the evaluator come from
+    config: str | None = None  # path
+    checkpoint: str | None = None  # path, URL or name
+    published: Published | None = None  # the paper's row
+    shape: tuple[int, int] | None = None  # H, W that the model is meant for, where the kind does not say it
+    labels: list[str] = field(default_factory=list)  # stand beside every number of this model
     batches: dict = field(default_factory=dict)  # see detector_batches
 
     def has(self, scope: str) -> bool:
@@ -107,11 +96,9 @@ def require_timm(source: str) -> None:
 def detector_batches(
     subject: Subject, batch_size: int, shape: tuple[int, int]
 ) -> tuple[list[dict], str, tuple[int, int]]:
-    """Return batches for ``test_step``: the first images of the config's test set, or noise where it is not here; kept.
+    """Return batches for ``test_step``, what to say of them, and their largest height and width; they are kept.
 
-    Returns:
-        tuple[list[dict], str, tuple[int, int]]: Batches as a DataLoader gives them, what to say of them, and the
-        largest height and width.
+    They are the first images of the config's test set, or noise where it is not here.
     """
     given = batch_size, shape
     if given in subject.batches:

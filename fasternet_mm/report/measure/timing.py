@@ -16,48 +16,29 @@ _STABLE = 0.03
 
 @dataclass
 class Limits:
-    """How long to measure.
+    """How long to measure."""
 
-    Args:
-        warmup (float): Most seconds of warm-up for each thing measured.
-        min_seconds (float): Least seconds of samples of each.
-        repeats (int): Least number of samples of each.
-    """
-
-    warmup: float = 10.0
-    min_seconds: float = 2.0
-    repeats: int = 20
+    warmup: float = 10.0  # most seconds of warm-up for each thing measured
+    min_seconds: float = 2.0  # least seconds of samples of each
+    repeats: int = 20  # least number of samples of each
 
 
 @dataclass
 class Samples:
-    """What one thing took, in milliseconds, call by call.
+    """What one thing took, in milliseconds, call by call."""
 
-    Attributes:
-        wall (list[float]): By the wall clock, the device synchronised before and after.
-        events (list[float]): By CUDA events; empty on a CPU.
-        warmup (int): Number of calls before, which do not count.
-    """
-
-    wall: list[float] = field(default_factory=list)
-    events: list[float] = field(default_factory=list)
-    warmup: int = 0
+    wall: list[float] = field(default_factory=list)  # by the wall clock, the device synchronised before and after
+    events: list[float] = field(default_factory=list)  # by CUDA events; empty on a CPU
+    warmup: int = 0  # calls before, which do not count
 
 
 @dataclass
 class Turns:
-    """What :func:`measure` found.
+    """What :func:`measure` found, also where Ctrl-C or an error ended it early."""
 
-    Attributes:
-        samples (list[Samples]): Of each thing measured, in order.
-        interrupted (bool): Whether Ctrl-C ended it; the samples are those from before.
-        failed (int, optional): The number of the thing that raised `error` and ended it.
-        error (Exception, optional): See `failed`.
-    """
-
-    samples: list[Samples]
-    interrupted: bool = False
-    failed: int | None = None
+    samples: list[Samples]  # of each thing measured
+    interrupted: bool = False  # by Ctrl-C
+    failed: int | None = None  # the number of the thing that raised `error`
     error: Exception | None = None
 
 
@@ -78,11 +59,7 @@ def timed(call: Callable[[int], object], index: int, device: torch.device) -> tu
 
 
 def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: float) -> int:
-    """Call until two successive windows of five calls have the same median within 3 %, or time is up.
-
-    Returns:
-        int: Number of calls.
-    """
+    """Call until two windows of five calls in turn have the same median within 3 %, or time is up; return how often."""
     taken, start = [], time.perf_counter()
     while not taken or time.perf_counter() - start < most_seconds:
         taken.append(timed(call, len(taken), device)[0])
@@ -102,9 +79,6 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
         calls (Sequence[Callable]): What to time, given the number of the turn: the same work for all in one turn.
         device (torch.device): Where they run; synchronised around each call.
         limits (Limits): How long.
-
-    Returns:
-        Turns: Also after Ctrl-C, and where a call raises.
     """
     samples = [Samples() for _ in calls]
     orders = np.random.default_rng(0)
@@ -125,7 +99,8 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
     except KeyboardInterrupt:
         return Turns(samples, interrupted=True)
     except Exception as error:
-        return Turns(samples, failed=number, error=error)
+        # its frames would keep what failed in memory while the others go on
+        return Turns(samples, failed=number, error=error.with_traceback(None))
     return Turns(samples)
 
 

@@ -27,19 +27,12 @@ _MASK_RCNN = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mask_rcnn'
 
 @dataclass(frozen=True)
 class Table:
-    """One of the paper's tables.
+    """One of the paper's tables."""
 
-    Args:
-        kind: What its models are, 'classifier' or 'detector'.
-        reference: The row that the others take turns with.
-        rows: Where its rows are in published.json.
-        source: What the figures are quoted from.
-    """
-
-    kind: str
-    reference: str
-    rows: str
-    source: str
+    kind: str  # what its models are, 'classifier' or 'detector'
+    reference: str  # the row that the others take turns with
+    rows: str  # where its rows are in published.json
+    source: str  # what the figures are quoted from
 
 
 TABLES = {
@@ -50,32 +43,21 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of one of the paper's tables.
-
-    Args:
-        name: As in the paper's table.
-        published: The paper's figures, with their ``source`` and ``hardware``.
-        shape: Height and width of the input that the figures are for.
-        build: Returns the model with random weights, in eval mode; None where no installed package has it.
-        reason: Why `build` is None.
-    """
+    """A row of one of the paper's tables."""
 
     name: str
     published: Published
-    shape: tuple[int, int]
-    build: Callable[[], nn.Module] | None
-    reason: str | None
+    shape: tuple[int, int]  # height and width of the input that the figures are for
+    build: Callable[[], nn.Module] | None  # with random weights, in eval mode; None where no installed package has it
+    reason: str | None  # why `build` is None
 
 
 def suite(name: str, only: Sequence[str] = ()) -> list[Row]:
     """List the rows of a table, in the paper's order.
 
     Args:
-        name: 'table3', the ImageNet classifiers, or 'table4', Mask R-CNN on COCO.
-        only: Names of the rows to keep, in any case; all of them if empty.
-
-    Returns:
-        The rows, those included that no installed package builds.
+        name (str): 'table3', the ImageNet classifiers, or 'table4', Mask R-CNN on COCO.
+        only (Sequence[str]): Names of the rows to keep, in any case; all of them if empty.
 
     Raises:
         UserError: There is no such table, or a name in `only` is not one of its rows.
@@ -173,38 +155,16 @@ def _mmdet(network: str, **backbone) -> Callable[[], nn.Module]:
     return partial(_mask_rcnn, _MASK_RCNN / f'mask-rcnn_{network}_fpn_1x_coco.py', **backbone)
 
 
-def _pvt(*depths: int) -> Callable[[], nn.Module]:
-    return _mmdet('r50', type='PyramidVisionTransformer', num_layers=depths)
-
-
-def _poolformer(arch: str) -> Callable[[], nn.Module]:
-    # the odd indices are the layers between the stages
-    return _mmdet('r50', type='mmpretrain.PoolFormer', arch=arch, out_indices=(0, 2, 4, 6))
-
-
 _TIMM = {
-    'MobileNetV2': 'mobilenetv2_100',
-    'MobileNetV2 x1.4': 'mobilenetv2_140',
-    'MobileViT-XXS': 'mobilevit_xxs',
-    'MobileViT-XS': 'mobilevit_xs',
-    'MobileViT-S': 'mobilevit_s',
-    'EdgeNeXt-XXS': 'edgenext_xx_small',
-    'EdgeNeXt-XS': 'edgenext_x_small',
-    'EdgeNeXt-S': 'edgenext_small',
-    'GhostNet x1.3': 'ghostnet_130',
-    'PoolFormer-S12': 'poolformer_s12',
-    'PoolFormer-S24': 'poolformer_s24',
-    'PoolFormer-S36': 'poolformer_s36',
-    'PoolFormer-M36': 'poolformer_m36',
-    'PoolFormer-M48': 'poolformer_m48',
-    'ResNet50': 'resnet50',
-    'ConvNeXt-T': 'convnext_tiny',
-    'ConvNeXt-S': 'convnext_small',
-    'ConvNeXt-B': 'convnext_base',
-    'Swin-T': 'swin_tiny_patch4_window7_224',
-    'Swin-S': 'swin_small_patch4_window7_224',
+    'MobileNetV2': 'mobilenetv2_100', 'MobileNetV2 x1.4': 'mobilenetv2_140', 'MobileViT-XXS': 'mobilevit_xxs',
+    'MobileViT-XS': 'mobilevit_xs', 'MobileViT-S': 'mobilevit_s', 'EdgeNeXt-XXS': 'edgenext_xx_small',
+    'EdgeNeXt-XS': 'edgenext_x_small', 'EdgeNeXt-S': 'edgenext_small', 'GhostNet x1.3': 'ghostnet_130',
+    'PoolFormer-S12': 'poolformer_s12', 'PoolFormer-S24': 'poolformer_s24', 'PoolFormer-S36': 'poolformer_s36',
+    'PoolFormer-M36': 'poolformer_m36', 'PoolFormer-M48': 'poolformer_m48', 'ResNet50': 'resnet50',
+    'ConvNeXt-T': 'convnext_tiny', 'ConvNeXt-S': 'convnext_small', 'ConvNeXt-B': 'convnext_base',
+    'Swin-T': 'swin_tiny_patch4_window7_224', 'Swin-S': 'swin_small_patch4_window7_224',
     'Swin-B': 'swin_base_patch4_window7_224',
-}
+}  # fmt: skip
 _CLASSIFIERS = {
     'ShuffleNetV2 x1.5': partial(_shufflenet, 1.5, 1024),
     'ShuffleNetV2 x2': partial(_shufflenet, 2.0, 2048),
@@ -215,16 +175,14 @@ _DETECTORS = {
     'ResNet101': _mmdet('r101'),
     'ResNeXt101-32x4d': _mmdet('x101-32x4d'),
     'ResNeXt101-64x4d': _mmdet('x101-64x4d'),
-    'PoolFormer-S24': _poolformer('s24'),
-    'PoolFormer-S36': _poolformer('s36'),
-    'PVT-Small': _pvt(3, 4, 6, 3),
-    'PVT-Medium': _pvt(3, 4, 18, 3),
-    'PVT-Large': _pvt(3, 8, 27, 3),
-    **{
-        f'FasterNet-{arch.upper()}': partial(_mask_rcnn, config_root() / f'mask_rcnn_fasternet_{arch}.py')
-        for arch in ('s', 'm', 'l')
-    },
-}
+    # the odd indices are the layers between the stages
+    **{f'PoolFormer-{arch.upper()}': _mmdet('r50', type='mmpretrain.PoolFormer', arch=arch, out_indices=(0, 2, 4, 6))
+       for arch in ('s24', 's36')},
+    **{f'PVT-{size}': _mmdet('r50', type='PyramidVisionTransformer', num_layers=depths)
+       for size, depths in dict(Small=(3, 4, 6, 3), Medium=(3, 4, 18, 3), Large=(3, 8, 27, 3)).items()},
+    **{f'FasterNet-{arch.upper()}': partial(_mask_rcnn, config_root() / f'mask_rcnn_fasternet_{arch}.py')
+       for arch in ('s', 'm', 'l')},
+}  # fmt: skip
 # why the paper's multiply-adds are others for the same network, as far as it can be seen
 _NORMS_COUNT = 'the paper counts norms, too'
 _NOTES = {

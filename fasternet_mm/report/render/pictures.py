@@ -22,24 +22,12 @@ _RED, _BLUE, _GREEN, _YELLOW = '#d1350f', '#3b6fb6', '#2b9a66', '#e8a33d'
 _PURPLE, _PINK, _BROWN, _GREY, _INK = '#8e59b5', '#d66ba0', '#7a5230', '#868e96', '#343a40'
 _MODES = dict(zip(MODES, (_BLUE, _GREEN, _RED, _BROWN, _PURPLE, _GREY, _GREY, _YELLOW, _PINK), strict=True))
 _PARTS = {
-    'preprocessing': '#adb5bd',
-    'backbone': _RED,
-    'neck': _YELLOW,
-    'RPN': _GREEN,
-    'RoI heads': _BLUE,
-    'head': _BLUE,
-    'post-processing': _PURPLE,
-    'everything else': '#ced4da',
-}
-_KINDS = {
-    'PConv': _RED,
-    'PWConv': _BLUE,
-    'merging': _GREEN,
-    'stem': _YELLOW,
-    'BN': _PURPLE,
-    'activation': _PINK,
-    'linear': _BROWN,
-}
+    'preprocessing': '#adb5bd', 'backbone': _RED, 'neck': _YELLOW, 'RPN': _GREEN, 'RoI heads': _BLUE, 'head': _BLUE,
+    'post-processing': _PURPLE, 'everything else': '#ced4da',
+}  # fmt: skip
+_KINDS = dict(
+    PConv=_RED, PWConv=_BLUE, merging=_GREEN, stem=_YELLOW, BN=_PURPLE, activation=_PINK, linear=_BROWN,
+)  # fmt: skip
 _WIDTH, _LINE = 9.0, 0.148  # of a picture in inches, and of a line of its caption
 _STYLE = {
     **{f'axes.spines.{side}': False for side in ('top', 'right')},

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..schema import Comparison, Evaluation, Latency, Measurement, Missing, Model, Published, Report, Roofline, Side
+from ..schema import Comparison, Evaluation, Measurement, Missing, Model, Published, Report, Roofline, Side
 
 INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'
 # the quantities of a kind of model: the evaluator's name, the factor that makes it per cent, the published name
@@ -13,29 +13,16 @@ ACCURACIES = {
     'detector': {'box AP': ('bbox_mAP', 100, 'box_ap'), 'mask AP': ('segm_mAP', 100, 'mask_ap')},
     'classifier': {'top-1': ('top1', 1, 'top1'), 'top-5': ('top5', 1, 'top5')},
 }
-_PUBLISHED = {
-    'params_m': 'params (M)',
-    'gflops': 'MACs (G)',
-    'gflops_1280x800': 'MACs (G)',
-    'top1': 'top-1',
-    'box_ap': 'box AP',
-    'mask_ap': 'mask AP',
-    'gpu_ms': 'GPU ms',
-    'gpu_fps': 'GPU images/s, batch 32',
-    'cpu_ms': 'CPU ms, i9-9900X, 1 thread',
-    'arm_ms': 'ARM ms, Cortex-A72, 1 thread',
-}
+_PUBLISHED = dict(
+    params_m='params (M)', gflops='MACs (G)', gflops_1280x800='MACs (G)', top1='top-1', box_ap='box AP',
+    mask_ap='mask AP', gpu_ms='GPU ms', gpu_fps='GPU images/s, batch 32', cpu_ms='CPU ms, i9-9900X, 1 thread',
+    arm_ms='ARM ms, Cortex-A72, 1 thread',
+)  # fmt: skip
 # how a measurement was made: in a column of its own where it differs within a table
-_CONDITIONS = {
-    'mode': 'mode',
-    'dtype': 'dtype',
-    'batch_size': 'batch',
-    'shape': 'input',
-    'device': 'device',
-    'threads': 'threads',
-    'channels_last': 'channels last',
-    'peak_memory_of': 'peak memory of the',
-}
+_CONDITIONS = dict(
+    mode='mode', dtype='dtype', batch_size='batch', shape='input', device='device', threads='threads',
+    channels_last='channels last', peak_memory_of='peak memory of the',
+)  # fmt: skip
 
 
 @dataclass
@@ -57,30 +44,24 @@ class Block:
     remarks: list[str] = field(default_factory=list)
 
 
-class Footnotes:
+class Footnotes(dict):
     """The letters of sentences: a to z, then aa, the same all through a report."""
 
-    def __init__(self) -> None:
-        self._letters = {}
-
-    def letter(self, sentence: str) -> str:
-        """Return a sentence's letters, the next ones if it is new."""
-        if sentence not in self._letters:
-            index, letters = len(self._letters) + 1, ''
-            while index:
-                index, rest = divmod(index - 1, 26)
-                letters = chr(ord('a') + rest) + letters
-            self._letters[sentence] = letters
-        return self._letters[sentence]
+    def __missing__(self, sentence: str) -> str:
+        index, letters = len(self) + 1, ''
+        while index:
+            index, rest = divmod(index - 1, 26)
+            letters = chr(ord('a') + rest) + letters
+        self[sentence] = letters
+        return letters
 
     def mark(self, cell: Cell) -> str:
         """Return the letters of a cell's sentences."""
-        return ','.join(self.letter(sentence) for sentence in dict.fromkeys(cell.notes))
+        return ','.join(self[sentence] for sentence in dict.fromkeys(cell.notes))
 
     def under(self, block: Block) -> dict[str, str]:
         """Return the sentences that a block's cells point to, by letter."""
-        sentences = [sentence for row in block.rows for cell in row for sentence in cell.notes]
-        return dict(sorted((self.letter(s), s) for s in sentences))
+        return dict(sorted((self[note], note) for row in block.rows for cell in row for note in cell.notes))
 
 
 def head(report: Report) -> list[str]:
@@ -131,7 +112,10 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
     def of_measurement(title: str, cell: Callable[[Model, Measurement], Cell]) -> None:
         columns[title] = [cell(model, m) if m else Cell() for model, m, _ in pairs]
 
-    columns['model'] = [_name(model) for model, _, _ in pairs]
+    columns['model'] = [
+        Cell(model.name, model.labels + [f'stopped by an error: {model.error}'] * bool(model.error))
+        for model, _, _ in pairs
+    ]
     of_model('params (M)' if whole else 'params of the whole (M)', lambda model: _scaled(model.parameters, 1e6))
     of_model('MACs (G)', lambda model: _multiply_adds(model, 'total' if whole else 'backbone'))
     if whole:
@@ -147,7 +131,7 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
         else:
             remarks += [f'{name} {value}' for value in values]
     columns['p50 ms'] = [p50(model, m) for model, m, _ in pairs]
-    of_measurement('p10-p90', lambda _, m: _result(m, m.latency_ms, _spread))
+    of_measurement('p10-p90', lambda _, m: _result(m, m.latency_ms, lambda t: f'{number(t.p10)}-{number(t.p90)}'))
     of_measurement('images/s', lambda model, m: _result(m, m.throughput, number, model.labels + m.labels))
     of_measurement('peak MiB', lambda _, m: _result(m, m.peak_memory, lambda value: f'{value / 2**20:.0f}'))
     of_measurement('off eager', lambda _, m: _result(m, m.difference, '{:.1e}'.format))
@@ -160,11 +144,6 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
     counted = [model.multiply_adds for model in models if model.multiply_adds]
     remarks += dict.fromkeys(f'MACs are multiply-adds: {c.convention}, at {shown(c.shape)}' for c in counted)
     return Block(title, list(columns), [list(row) for row in zip(*columns.values())], remarks)
-
-
-def _name(model: Model) -> Cell:
-    stopped = [f'stopped by an error: {model.error}'] if model.error else []
-    return Cell(model.name, model.labels + stopped)
 
 
 def _multiply_adds(model: Model, part: str) -> Cell:
@@ -183,10 +162,6 @@ def p50(model: Model, m: Measurement | None) -> Cell:
         return Cell('error', [f'error: {error}'], 'error')
     # there is none where the run was stopped in the middle
     return Cell(number(m.latency_ms.p50), model.labels + m.labels) if m and m.latency_ms else Cell('not measured')
-
-
-def _spread(latency: Latency) -> str:
-    return f'{number(latency.p10)}-{number(latency.p90)}'
 
 
 def _result(m: Measurement, value: Any, write: Callable[[Any], str], labels: Sequence[str] = ()) -> Cell:
