@@ -4,7 +4,7 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -54,42 +54,30 @@ class _Stopwatch:
 
         return wrapper
 
-
-@contextmanager
-def _watching(model: nn.Module, watch: _Stopwatch):
-    with ExitStack() as stack:
-        for part, paths in _PARTS.items():
-            for path in paths:
-                *parents, method = path.split('.')
-                owner = functools.reduce(lambda owner, name: getattr(owner, name, None), parents, model)
-                if owner is not None and hasattr(owner, method):
-                    setattr(owner, method, watch.watched(part, getattr(owner, method)))
-                    stack.callback(delattr, owner, method)  # the class's own shows again
-        yield
+    def watch(self, owner: object, method: str, part: str, stack: ExitStack) -> None:
+        """Watch a method of an object until the stack is closed."""
+        setattr(owner, method, self.watched(part, getattr(owner, method)))
+        stack.callback(delattr, owner, method)  # the class's own shows again
 
 
 def time_breakdown(
     call: Callable[[int], object], model: nn.Module, shape: Sequence[int], device: torch.device, limits: Limits
 ) -> Split:
-    """Time ``test_step`` by part, in turn with undisturbed calls.
+    """Time `call`, ``test_step`` of `model` on images of at most `shape`, by part, in turn with undisturbed calls.
 
     What is in no part (copying, Python between parts, parts of other detectors) is 'everything else'.
-
-    Args:
-        call (Callable): Runs the detector once, on the images of a turn.
-        model (nn.Module): The detector.
-        shape (Sequence[int]): The images' largest size, for the record.
-        device (torch.device): Synchronised at the ends of each part.
-        limits (Limits): How long.
-
-    Returns:
-        Split: Mean milliseconds by part, their sum, and that of undisturbed calls.
     """
     watch = _Stopwatch(device)
     whole = watch.watched('everything else', call)
 
     def watched_call(turn: int):
-        with _watching(model, watch):
+        with ExitStack() as stack:
+            for part, paths in _PARTS.items():
+                for path in paths:
+                    *parents, method = path.split('.')
+                    owner = functools.reduce(lambda owner, name: getattr(owner, name, None), parents, model)
+                    if owner is not None and hasattr(owner, method):
+                        watch.watch(owner, method, part, stack)
             whole(turn)
 
     warm_up(call, device, limits.warmup)
@@ -135,66 +123,44 @@ def roofline(backbone: nn.Module, images: torch.Tensor, row: Measurement, repeat
     Two operations a multiply-add; bytes are those of input, output and weights, read or written once. A residual
     addition and what else is in no layer is 'other'. The floors: operations of convolutions and linear layers at the
     speed of a large product, and their bytes at that of a copy in memory, below which only caches, or layers that
-    share a kernel, can get.
-
-    Args:
-        backbone (nn.Module): In evaluation mode, on the images' device.
-        images (Tensor): (N, 3, H, W).
-        row (Measurement): Says device, dtype and batch size, for the record.
-        repeats (int): Runs, of which the median counts.
+    share a kernel, can get. `row` says what is run; of `repeats` runs the median counts.
     """
-    device, dtype = images.device, images.dtype
-    watch, layers, sizes = _Stopwatch(device), {}, {}
-    inside = {id(module.partial_conv3) for module in backbone.modules() if isinstance(module, PartialConv2d)}
-    for name, module in backbone.named_modules():
-        kind = _kind(name, module)
-        if kind is not None and id(module) not in inside:
-            layers[name] = kind
-            module.forward = watch.watched(name, _sized(name, module, sizes))
-    whole = watch.watched('everything else', backbone)
-    taken = []
-    try:
-        for number in range(repeats + 2):
+    watch, sizes, taken = _Stopwatch(images.device), defaultdict(lambda: np.zeros(2)), []
+    inside = {module.partial_conv3 for module in backbone.modules() if isinstance(module, PartialConv2d)}
+    layers = {name: module for name, module in backbone.named_modules() if _kind(name, module) and module not in inside}
+    with ExitStack() as stack, torch.inference_mode():
+        for name, module in layers.items():  # which may run more than once
+            hook = functools.partial(_add_size, sizes[name])
+            stack.enter_context(module.register_forward_hook(hook))
+        backbone(images)
+    with ExitStack() as stack, torch.inference_mode():
+        for name, module in layers.items():
+            watch.watch(module, 'forward', name, stack)
+        whole = watch.watched('everything else', backbone)
+        for _ in range(repeats + 2):
             watch.seconds.clear()
-            sizes.clear()
-            with torch.inference_mode():
-                whole(images)
-            if number >= 2:  # the first two warm up
-                taken.append(dict(watch.seconds))
-    finally:
-        for name in layers:
-            del backbone.get_submodule(name).forward
-    # what did not run is no layer
-    seconds = {name: float(np.median([one[name] for one in taken])) for name in taken[0]}
-    total = sum(seconds.values())
-    rows = []
+            whole(images)
+            taken.append(dict(watch.seconds))
+    # the first two warm up; what did not run is no layer
+    seconds = {name: float(np.median([one[name] for one in taken[2:]])) for name in taken[0]}
+    total, rows, needed = sum(seconds.values()), [], np.zeros(2)
     for name, spent in seconds.items():
-        operations, moved = sizes.get(name, (0, 0))
+        kind = _kind(name, layers[name]) if name in layers else 'other'
+        operations, moved = map(float, sizes[name])
+        needed += sizes[name] if kind not in ('BN', 'activation') else 0
         intensity = operations / moved if moved else None
-        rows.append(
-            Layer(name, layers.get(name, 'other'), 1e3 * spent, operations / spent / 1e9, intensity, spent / total)
-        )
-    matmul, copied = _matmul_gflops(device, dtype), _copy_gb(device, dtype)
-    needed = [sizes[name] for name, kind in layers.items() if name in sizes and kind not in ('BN', 'activation')]
-    arithmetic, memory = (sum(column) for column in zip((0, 0), *needed))
-    floors = arithmetic / matmul / 1e6, memory / copied / 1e6
-    return Roofline(matmul, copied, *floors, rows, row.device, row.dtype, row.batch_size)
+        rows.append(Layer(name, kind, 1e3 * spent, operations / spent / 1e9, intensity, spent / total))
+    roofs = [roof(images.device, images.dtype) for roof in (_matmul_gflops, _copy_gb)]
+    floors = [float(need) / roof / 1e6 for need, roof in zip(needed, roofs)]
+    return Roofline(*roofs, *floors, rows, row.device, row.dtype, row.batch_size)
 
 
-def _sized(name: str, module: nn.Module, sizes: dict) -> Callable:
-    forward = module.forward
-
-    def wrapper(x: torch.Tensor) -> torch.Tensor:
-        out = forward(x)
-        weights = sum(p.numel() for p in module.parameters())
-        # PConv's other channels need not be moved
-        share = module.conv_channels / x.shape[1] if isinstance(module, PartialConv2d) else 1.0
-        moved = int((share * (x.numel() + out.numel()) + weights) * x.element_size())
-        before = sizes.get(name, (0, 0))  # a module may run more than once
-        sizes[name] = before[0] + _operations(module, out), before[1] + moved
-        return out
-
-    return wrapper
+def _add_size(size: np.ndarray, module: nn.Module, inputs: tuple[torch.Tensor], out: torch.Tensor) -> None:
+    """Add a layer's operations, and the bytes that it reads and writes."""
+    (x,), weights = inputs, sum(p.numel() for p in module.parameters())
+    # PConv's other channels need not be moved
+    share = module.conv_channels / x.shape[1] if isinstance(module, PartialConv2d) else 1.0
+    size += _operations(module, out), int((share * (x.numel() + out.numel()) + weights) * x.element_size())
 
 
 def _operations(module: nn.Module, out: torch.Tensor) -> int:

@@ -43,12 +43,9 @@ def evaluate(
     """Run the config's test loop on the model in one mode.
 
     Args:
-        cfg (Config): As for ``tools/test.py``.
-        checkpoint (str, optional): Without it, random weights are evaluated.
+        cfg, checkpoint: As for ``tools/test.py``; without a checkpoint, random weights are evaluated.
         folder (Path): For the runner's own logs.
-        device (torch.device): Where.
         mode, dtype (str): A plain one of :data:`MODES`, and one of :data:`DTYPES`; half precision is autocast.
-        channels_last (bool): Memory format of the weights.
 
     Raises:
         UserError: If the data is not there, or the checkpoint does not fit.

@@ -74,16 +74,15 @@ class _Timm(nn.Module):
 
 def from_timm(source: str) -> Subject:
     """Build a classifier of timm, ``timm://NAME``, with random weights; errors as :func:`require_timm`."""
-    require_timm(source)
+    name = require_timm(source)
     import timm
 
-    name = source.removeprefix('timm://')
     model = _Timm(timm.create_model(name, pretrained=False)).eval()
     return Subject(f'timm {name}', 'classifier', model, config=source, labels=['random weights'])
 
 
-def require_timm(source: str) -> None:
-    """Raise UserError if timm is missing or does not have the model that `source`, ``timm://NAME``, names."""
+def require_timm(source: str) -> str:
+    """Return NAME of ``timm://NAME``; raise UserError if timm is missing or does not have it."""
     name = source.removeprefix('timm://')
     if importlib.util.find_spec('timm') is None:
         raise UserError(f'{source}: timm is not installed: pip install timm')
@@ -91,6 +90,7 @@ def require_timm(source: str) -> None:
 
     if not timm.is_model(name):
         raise UserError(f'{source}: timm {timm.__version__} has no model {name!r}; timm.list_models() names them')
+    return name
 
 
 def detector_batches(

@@ -73,12 +73,8 @@ def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: f
 def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> Turns:
     """Time several things side by side: one call of each in turn, so that drift hits all alike.
 
-    The order is drawn anew for each turn, for what runs after something that fills caches or memory is slower.
-
-    Args:
-        calls (Sequence[Callable]): What to time, given the number of the turn: the same work for all in one turn.
-        device (torch.device): Where they run; synchronised around each call.
-        limits (Limits): How long.
+    Each call is given the number of the turn, for the same work of all in one turn. The order is drawn anew for each
+    turn, for what runs after something that fills caches or memory is slower.
     """
     samples = [Samples() for _ in calls]
     orders = np.random.default_rng(0)

@@ -277,13 +277,11 @@ def _missing(row: Missing) -> Cell:
 def _errors(models: list[Model]) -> Iterator[str]:
     """Yield every error in full."""
     for model in models:
-        if model.error:
-            yield f'{model.name}: {model.error}'
+        found = {model.name: model.error}
         for m in model.measurements:
-            if m.error:
-                yield f'{model.name}, {m.scope}, {m.mode} {m.dtype}, batch {m.batch_size}: {m.error}'
-        if model.evaluation and model.evaluation.error:
-            yield f'{model.name}, evaluation: {model.evaluation.error}'
+            found[f'{model.name}, {m.scope}, {m.mode} {m.dtype}, batch {m.batch_size}'] = m.error
+        found[f'{model.name}, evaluation'] = model.evaluation and model.evaluation.error
+        yield from (f'{where}: {error}' for where, error in found.items() if error)
 
 
 def shown(value: Any) -> str:
