@@ -28,7 +28,7 @@ _PARTS = {
 
 
 class _Stopwatch:
-    """Adds up the time of calls by part; a nested call is taken from the part around it."""
+    """Add up the time of calls by part; a nested call is taken from the part around it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -21,7 +21,7 @@ _TOLERANCE = dict(fp32=1e-4, fp16=5e-2, bf16=1e-1)
 
 @dataclass
 class Case:
-    """One way to run one model, as the measurement that it fills says."""
+    """Run one model in one way, as the measurement that it fills says."""
 
     subject: Subject
     row: Measurement

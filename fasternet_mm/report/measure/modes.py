@@ -20,7 +20,7 @@ DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
 class UnsupportedModeError(UserError):
-    """A mode that is not for this model or machine."""
+    """Say that a mode is not for this model or machine."""
 
 
 def in_mode(

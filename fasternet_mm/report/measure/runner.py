@@ -27,7 +27,7 @@ SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
 
 @dataclass
 class Options:
-    """What to measure, and how long; the command line's options.
+    """Say what to measure, and how long: the command line's options.
 
     Raises:
         UserError: If a mode or dtype does not exist, or a number is too small.
@@ -87,7 +87,7 @@ def new_report(options: Options, command: Sequence[str], suite: str | None = Non
 
 
 class Reporter:
-    """Fills a report, and hands it to `save` after each step, so that nothing measured is lost.
+    """Fill a report, and hand it to `save` after each step, so that nothing measured is lost.
 
     Args:
         report (Report): From :func:`new_report`, or read again to be continued.

@@ -25,7 +25,7 @@ _IMAGES = 8
 
 @dataclass(eq=False)
 class Subject:
-    """What is measured."""
+    """Hold what is measured."""
 
     name: str  # in every table
     kind: str  # 'classifier' or 'detector'
@@ -60,7 +60,7 @@ class Subject:
 
 
 class _Timm(nn.Module):
-    """A classifier of timm that has a ``backbone``, as mm's have: the same modules by another method."""
+    """Give a classifier of timm a ``backbone``, as mm's have: the same modules by another method."""
 
     def __init__(self, classifier: nn.Module, method: str = 'forward') -> None:
         super().__init__()

@@ -16,7 +16,7 @@ _STABLE = 0.03
 
 @dataclass
 class Limits:
-    """How long to measure."""
+    """Say how long to measure."""
 
     warmup: float = 10.0  # most seconds of warm-up for each thing measured
     min_seconds: float = 2.0  # least seconds of samples of each
@@ -25,7 +25,7 @@ class Limits:
 
 @dataclass
 class Samples:
-    """What one thing took, in milliseconds, call by call."""
+    """Hold what one thing took, in milliseconds, call by call."""
 
     wall: list[float] = field(default_factory=list)  # by the wall clock, the device synchronised before and after
     events: list[float] = field(default_factory=list)  # by CUDA events; empty on a CPU
@@ -34,7 +34,7 @@ class Samples:
 
 @dataclass
 class Turns:
-    """What :func:`measure` found, also where Ctrl-C or an error ended it early."""
+    """Hold what :func:`measure` found, also where Ctrl-C or an error ended it early."""
 
     samples: list[Samples]  # of each thing measured
     interrupted: bool = False  # by Ctrl-C

@@ -27,7 +27,7 @@ _MASK_RCNN = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mask_rcnn'
 
 @dataclass(frozen=True)
 class Table:
-    """One of the paper's tables."""
+    """Say what is common to the rows of one of the paper's tables."""
 
     kind: str  # what its models are, 'classifier' or 'detector'
     reference: str  # the row that the others take turns with
@@ -43,7 +43,7 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of one of the paper's tables."""
+    """Hold a row of one of the paper's tables."""
 
     name: str
     published: Published

@@ -27,7 +27,7 @@ _CONDITIONS = dict(
 
 @dataclass
 class Cell:
-    """A text, the sentences that stand under the table for it, and how it looks."""
+    """Hold a text, the sentences that stand under the table for it, and how it looks."""
 
     text: str = ''
     notes: Sequence[str] = ()
@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass
 class Block:
-    """A table; a list where it has no columns."""
+    """Hold a table, or a list where it has no columns."""
 
     title: str
     columns: list[str]
@@ -45,7 +45,7 @@ class Block:
 
 
 class Footnotes(dict):
-    """The letters of sentences: a to z, then aa, the same all through a report."""
+    """Map sentences to letters: a to z, then aa, the same all through a report."""
 
     def __missing__(self, sentence: str) -> str:
         index, letters = len(self) + 1, ''
