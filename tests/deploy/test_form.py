@@ -18,7 +18,7 @@ from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import CheckpointError, UserError
 from fasternet_mm.ops import fused_conv, private
-from fasternet_mm.report.case import raw_outputs
+from fasternet_mm.report.measure.case import raw_outputs
 from tests.helpers import build_classifier, relative_error
 from tests.helpers.golden import VARIANTS
 from tests.helpers.networks import HALF, settled

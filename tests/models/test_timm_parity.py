@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from fasternet_mm.checkpoint import convert_state_dict
-from fasternet_mm.report.counting import count_parameters
+from fasternet_mm.report.measure.counting import count_parameters
 from tests.helpers import build_classifier, relative_error
 from tests.helpers.golden import VARIANTS, image, official_state_dict
 

@@ -6,9 +6,13 @@ import sys
 import pytest
 import torch
 from mmdet.models import MaskRCNN
+from mmengine.config import Config
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.suites import published_for, suite
+from fasternet_mm.report import from_config, suite
+from fasternet_mm.report.paper.suites import published_for
+from fasternet_mm.report.schema import Published
+from tests.helpers import REPO
 from tests.helpers.golden import TABLES
 
 PAPER = dict(
@@ -42,12 +46,12 @@ def test_rows_are_the_papers_in_its_order(table):
     rows = suite(table)
     assert [row.name for row in rows] == list(PAPER[table])
     for row in rows:
-        figures = dict(row.published)
+        figures = dict(vars(row.published))
         assert figures.pop('source') == f'table {table[-1]} of the paper (CVPR 2023)'
         assert figures.pop('hardware') == 'RTX 2080 Ti, BN fused'
         counted_otherwise = row.name.startswith(('MobileNetV2', 'MobileViT', 'GhostNet', 'PVT'))
-        assert bool(figures.pop('note', None)) == counted_otherwise
-        assert figures == PAPER[table][row.name]
+        assert bool(figures.pop('note')) == counted_otherwise
+        assert figures == dict.fromkeys(figures) | PAPER[table][row.name]
 
 
 def test_only_some_rows_in_any_case_in_the_papers_order():
@@ -117,8 +121,24 @@ def test_a_detector_has_the_five_levels_of_its_pyramid(name):
     assert [tuple(level.shape[1:]) for level in levels] == [(256, 128 // s, 192 // s) for s in (4, 8, 16, 32, 64)]
 
 
-def test_our_own_configs_have_the_papers_row_beside_them():
-    assert published_for('configs/fasternet_t0_in1k.py')['top1'] == 71.9
-    assert published_for('mask_rcnn_fasternet_l.py')['box_ap'] == 44.0
-    for other in ('mask_rcnn_fasternet_t0.py', 'mask_rcnn_fasternet_t0_sample.py', 'resnet50_8xb32_in1k.py'):
-        assert published_for(other) is None
+def of_config(name: str, part: str = 'backbone', **settings) -> Published | None:
+    cfg = Config.fromfile(REPO / 'configs' / f'{name}.py')
+    cfg.model[part].update(settings)
+    with torch.device('meta'):
+        return from_config(cfg, 'a_copy.py', None).published
+
+
+def test_the_papers_row_follows_from_what_a_config_builds():
+    assert of_config('fasternet_t0_in1k').top1 == 71.9
+    assert of_config('mask_rcnn_fasternet_l').box_ap == 44.0
+    arch = dict(embed_dims=40, depths=(1, 2, 8, 2), act_cfg=dict(type='GELU'))
+    # stochastic depth only trains
+    assert of_config('fasternet_t0_in1k', arch=arch, drop_path_rate=0.1).top1 == 71.9
+    for other in (dict(arch, depths=(1, 2, 7, 3)), dict(arch, act_cfg=dict(type='ReLU'))):
+        assert of_config('fasternet_t0_in1k', arch=other) is None
+    assert of_config('fasternet_t0_in1k', 'head', num_classes=37) is None
+    assert of_config('mask_rcnn_fasternet_t0') is of_config('mask_rcnn_fasternet_t0_sample') is None
+
+
+def test_other_networks_have_no_row():
+    assert published_for(ROWS['table3', 'ShuffleNetV2 x1.5'].build()) is None

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasternet_mm.report import timing
-from fasternet_mm.report.timing import Limits, measure, ratio, summary, verdict, warm_up
+from fasternet_mm.report.measure import timing
+from fasternet_mm.report.measure.timing import Limits, measure, ratio, summary, verdict, warm_up
 
 CPU = torch.device('cpu')
 
@@ -34,17 +34,17 @@ def clock(monkeypatch):
 
 
 def test_calls_take_turns(clock):
-    samples = measure([clock.takes('a', 20), clock.takes('b', 40)], CPU, Limits(1.0, 0.0, 8))
+    samples = measure([clock.takes('a', 20), clock.takes('b', 40)], CPU, Limits(1.0, 0.0, 8)).samples
     turns = [''.join(clock.log[-16:][i : i + 2]) for i in range(0, 16, 2)]
     assert set(turns) == {'ab', 'ba'}  # the order is drawn
     assert [len(one.wall) for one in samples] == [8, 8]
 
 
 def test_a_known_cost_is_reported_as_it_is(clock):
-    (samples,) = measure([clock.takes('a', 50, 35, *[20] * 200)], CPU, Limits(10.0, 1.0, 20))
+    (samples,) = measure([clock.takes('a', 50, 35, *[20] * 200)], CPU, Limits(10.0, 1.0, 20)).samples
     result = summary(samples.wall, samples.warmup)
-    assert result['p50'] == pytest.approx(20) and result['mean'] == pytest.approx(20)  # the slow start does not count
-    assert result['n'] == 50 and len(result['samples']) == 50  # a second of them
+    assert result.p50 == pytest.approx(20) and result.mean == pytest.approx(20)  # the slow start does not count
+    assert result.n == 50 and len(result.samples) == 50  # a second of them
 
 
 def test_warm_up_ends_when_it_is_stable_or_time_is_up(clock):
@@ -55,12 +55,12 @@ def test_warm_up_ends_when_it_is_stable_or_time_is_up(clock):
 
 
 def test_both_least_seconds_and_least_repeats_are_kept(clock):
-    (long,) = measure([clock.takes('a', 500)], CPU, Limits(0.0, 1.0, 5))
-    (short,) = measure([clock.takes('b', 1)], CPU, Limits(0.0, 1.0, 5))
+    (long,) = measure([clock.takes('a', 500)], CPU, Limits(0.0, 1.0, 5)).samples
+    (short,) = measure([clock.takes('b', 1)], CPU, Limits(0.0, 1.0, 5)).samples
     assert len(long.wall) == 5 and len(short.wall) == pytest.approx(1000, abs=1)
 
 
-def test_an_interrupt_carries_what_was_sampled(clock):
+def test_an_interrupt_leaves_what_was_sampled(clock):
     calls = itertools.count()
 
     def interrupted(turn):
@@ -68,17 +68,29 @@ def test_an_interrupt_carries_what_was_sampled(clock):
             raise KeyboardInterrupt
         clock.now += 0.01
 
-    with pytest.raises(KeyboardInterrupt) as interrupt:
-        measure([clock.takes('a', 10), interrupted], CPU, Limits(0.0, 100.0, 100))
-    a, b = interrupt.value.args[0]
+    turns = measure([clock.takes('a', 10), interrupted], CPU, Limits(0.0, 100.0, 100))
+    a, b = turns.samples
+    assert turns.interrupted and turns.error is None
     assert len(b.wall) == 3 and len(a.wall) in (3, 4)
+
+
+def test_what_fails_is_told_by_its_number(clock):
+    error = RuntimeError('broken')
+
+    def broken(turn):
+        raise error
+
+    turns = measure([clock.takes('a', 10), broken], CPU, Limits(0.0, 0.0, 3))
+    assert (turns.failed, turns.error, turns.interrupted) == (1, error, False)
 
 
 def test_percentiles_are_numpys():
     samples = np.random.default_rng(0).gamma(2.0, size=500).tolist()
     result = summary(samples, warmup=3)
-    assert [result[p] for p in ('p10', 'p50', 'p90', 'p99')] == pytest.approx(np.percentile(samples, [10, 50, 90, 99]))
-    assert result['warmup'] == 3
+    assert [getattr(result, p) for p in ('p10', 'p50', 'p90', 'p99')] == pytest.approx(
+        np.percentile(samples, [10, 50, 90, 99])
+    )
+    assert result.warmup == 3
     assert summary([], 0) is None
 
 

@@ -1,6 +1,7 @@
 """``tools/report.py`` from the command line: what it writes, and what it says of a wrong input."""
 
 import csv
+import gc
 import importlib.util
 import json
 import os
@@ -8,41 +9,75 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fasternet_mm.engine.cli import command_line
+from fasternet_mm.engine.runner import build_runner, load_config
 from tests.helpers import REPO, one_line
 
 FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup', '0', '--device', 'cpu']
 
 
+@dataclass
+class Done:
+    """What a run of the tool left: its exit status or the line of its error, and what it printed."""
+
+    error: str | int | None
+    stdout: str
+
+
+@pytest.fixture(scope='session')
+def tool():
+    spec = importlib.util.spec_from_file_location('report_tool', REPO / 'tools' / 'report.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    gc.freeze()  # a report collects garbage around each measurement, which goes through all of mmdet otherwise
+    return module
+
+
 @pytest.fixture
-def trained(tiny_config, run_tool, tmp_path):
+def report_tool(tool, capsys):
+    """Run ``tools/report.py ARGS`` in this process; starting one takes longer than most tests."""
+
+    def run(*args) -> Done:
+        error = None
+        try:
+            with command_line():
+                tool.main([*map(str, args)])
+        except SystemExit as stop:
+            error = stop.code
+        return Done(error, capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def trained(tiny_config, tmp_path):
     config = tiny_config(epochs=1, extra=f"test_evaluator = dict(val_evaluator, outfile_prefix='{tmp_path}/dump')\n")
-    run_tool('train.py', config)
+    build_runner(load_config(str(config))).train()
     return config, tmp_path / 'work' / 'epoch_1.pth'
 
 
-def test_cuda_without_a_number_is_the_first_device(monkeypatch):
-    spec = importlib.util.spec_from_file_location('report_tool', REPO / 'tools' / 'report.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_cuda_without_a_number_is_the_first_device(monkeypatch, tool):
     chosen = []
     for name, instead in (('is_available', lambda: True), ('device_count', lambda: 2), ('set_device', chosen.append)):
         monkeypatch.setattr(torch.cuda, name, instead)
     for device in ('cuda', 'cuda:1'):
-        monkeypatch.setattr(sys, 'argv', ['report.py', 'x.py', '--out', 'x', '--device', device])
-        assert tool.options_of(tool.parse_args()).device == torch.device(device)
+        args = tool.parse_args(['x.py', '--out', 'x', '--device', device])
+        assert tool.options_of(args).device == torch.device(device)
     assert chosen == [0, 1]  # torch takes no device without a number here
 
 
-def test_accuracy_and_latency_of_a_detector(trained, run_tool, tmp_path, sample):
+def test_accuracy_and_latency_of_a_detector(trained, report_tool, tmp_path, sample):
     out = tmp_path / 'out'
     options = ['--mode', 'eager', 'fused', '--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
-    done = run_tool('report.py', *trained, '--out', out, *FAST, *options)
+    done = report_tool(*trained, '--out', out, *FAST, *options)
+    assert done.error is None
     pictures = {'latency.png', 'split.png', 'roofline.png', 'accuracy_over_latency.png'}
     assert {path.name for path in out.iterdir()} == {'report.json', 'report.md', 'report.csv', 'evaluation', *pictures}
     report = json.loads((out / 'report.json').read_text())
@@ -71,26 +106,27 @@ def test_accuracy_and_latency_of_a_detector(trained, run_tool, tmp_path, sample)
     assert {(row['scope'], row['mode']) for row in rows} == {(s, m) for s in ('backbone', 'detector')
                                                              for m in ('eager', 'fused')}  # fmt: skip
 
-    again = run_tool('report.py', '--compare', out, out / 'report.json')
+    again = report_tool('--compare', out, out / 'report.json')
     assert 'not measured side by side' in again.stdout
 
 
-def test_rows_of_a_suite(run_tool, tmp_path):
+def test_rows_of_a_suite(report_tool, tmp_path):
     arguments = ['--suite', 'table3', '--only', 'FasterNet-T0', 'ShuffleNetV2 x1.5', 'PVT-Tiny', '--out', tmp_path]
     fast = [*FAST, '--batch-size', '1']
-    run_tool('report.py', *arguments, *fast)
+    assert report_tool(*arguments, *fast).error is None
     report = json.loads((tmp_path / 'report.json').read_text())
     assert [model['name'] for model in report['models']] == ['ShuffleNetV2 x1.5', 'FasterNet-T0']
     assert [model['published']['top1'] for model in report['models']] == [72.6, 71.9]
     assert [row['name'] for row in report['missing']] == ['PVT-Tiny']
     assert all(row['mode'] == 'fused' for model in report['models'] for row in model['measurements'])  # as in the paper
     before = (tmp_path / 'report.json').read_text()
-    done = run_tool('report.py', *arguments, *fast, '--resume')
+    done = report_tool(*arguments, *fast, '--resume')
+    assert done.error is None
     assert 'FasterNet-T0, classifier' not in done.stdout
     again = json.loads((tmp_path / 'report.json').read_text())
     assert again['models'] == json.loads(before)['models']
-    done = run_tool('report.py', *arguments, *fast, '--resume', '--mode', 'eager', check=False)
-    assert '--resume: ' in one_line(done)
+    done = report_tool(*arguments, *fast, '--resume', '--mode', 'eager')
+    assert 'error: --resume: ' in done.error
 
 
 def test_ctrl_c_keeps_what_there_is(tiny_config, tmp_path):
@@ -154,17 +190,21 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_one_clear_line(run_tool, tmp_path, case):
+def test_one_clear_line(report_tool, tmp_path, monkeypatch, case):
     arguments, message = CASES[case]
     where = [] if '--out' in arguments else ['--out', tmp_path]
+    monkeypatch.chdir(tmp_path)
+    done = report_tool(REPO / 'configs' / 'fasternet_t0_in1k.py', *arguments, *where)
+    assert ': error: ' in done.error and message in done.error and '\n' not in done.error
+
+
+def test_the_line_is_on_stderr(run_tool, tmp_path):
+    arguments, message = CASES['no such mode']
     config = REPO / 'configs' / 'fasternet_t0_in1k.py'
-    done = run_tool('report.py', config, *arguments, *where, check=False, cwd=tmp_path)
-    assert message in one_line(done)
+    assert message in one_line(run_tool('report.py', config, *arguments, '--out', tmp_path, check=False))
 
 
-def test_a_checkpoint_that_does_not_fit(run_tool, tiny_config, tmp_path):
-    import torch
-
+def test_a_checkpoint_that_does_not_fit(report_tool, tiny_config, tmp_path):
     torch.save(dict(state_dict=dict(x=torch.zeros(1))), tmp_path / 'other.pth')
-    done = run_tool('report.py', tiny_config(), tmp_path / 'other.pth', '--no-eval', '--out', tmp_path, check=False)
-    assert 'most likely it is a file of another model' in one_line(done)
+    done = report_tool(tiny_config(), tmp_path / 'other.pth', '--no-eval', '--out', tmp_path)
+    assert 'most likely it is a file of another model' in done.error

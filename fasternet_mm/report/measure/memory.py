@@ -21,7 +21,7 @@ def release(device: torch.device) -> None:
 
 
 def held(device: torch.device) -> int:
-    """Bytes that are in use now: of CUDA's allocator, or resident in this process (0 where that cannot be read)."""
+    """Return the bytes that are in use now: of CUDA's allocator, or resident in this process (0 if unknown)."""
     if device.type == 'cuda':
         return torch.cuda.memory_allocated(device)
     return _of_process('VmRSS') or 0
@@ -36,12 +36,12 @@ def _of_process(field: str) -> int | None:
 
 
 def can_count_tensors() -> bool:
-    """Whether :func:`peak_of_tensors` is possible: from torch 2.5 on."""
+    """Return whether torch has its memory tracker, which is private, for :func:`peak_of_tensors`."""
     return importlib.util.find_spec('torch.distributed._tools.mem_tracker') is not None
 
 
 def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
-    """Most bytes of tensors that lived at once during one call, those of `owners` included, say weights."""
+    """Return the most bytes of tensors that lived at once during one call, those of `owners` included, say weights."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
     tracker = MemTracker()
@@ -52,7 +52,7 @@ def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
 
 
 def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
-    """Most bytes during one call, less those of `others`: of CUDA's allocator, or resident in this process (Linux)."""
+    """Return the most bytes during one call, less `others`, and of what: CUDA's allocator, or this process (Linux)."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         call(0)

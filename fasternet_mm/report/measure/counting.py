@@ -6,52 +6,39 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..schema import MultiplyAdds
+
 CONVENTION = 'of convolutions, linear layers and matrix products, one image'
 TWO_STAGE = f'{CONVENTION}, at 1000 proposals for boxes and 100 for masks, as mmdet counts'
 
 
 def count_parameters(model: nn.Module) -> int:
-    """All of them, frozen ones included."""
+    """Return the number of all parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def multiply_adds(call: Callable[[], object]) -> int:
-    """What torch's own counter counts while `call` runs; it counts a multiply-add as two operations."""
+    """Return what torch's own counter counts while `call` runs, where a multiply-add is two operations."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() // 2
 
 
-def count_classifier(model: nn.Module, shape: tuple[int, int]) -> dict:
-    """Multiply-adds of a classifier, of which ``parts`` names the backbone where there is one.
-
-    Args:
-        model (nn.Module): Maps (N, 3, H, W) to logits.
-        shape (tuple[int, int]): H, W.
-
-    Returns:
-        dict: ``multiply_adds`` of a report: total, parts, shape, convention, table4 (None).
-    """
+def count_classifier(model: nn.Module, shape: tuple[int, int]) -> MultiplyAdds:
+    """Count a classifier's multiply-adds on an image of zeros of height and width `shape`, its backbone's apart."""
     image = torch.zeros(1, 3, *shape, device=next(model.parameters()).device)
     total = multiply_adds(lambda: model(image))
     parts = {}
     if hasattr(model, 'backbone'):
         parts['backbone'] = multiply_adds(lambda: model.backbone(image))
         parts['head'] = total - parts['backbone']
-    return dict(total=total, parts=parts, shape=list(shape), convention=CONVENTION, table4=None)
+    return MultiplyAdds(total, parts, list(shape), CONVENTION)
 
 
-def count_detector(model: nn.Module, shape: tuple[int, int]) -> dict:
-    """Multiply-adds of an mmdet detector by part, on inputs of zeros.
+def count_detector(model: nn.Module, shape: tuple[int, int]) -> MultiplyAdds:
+    """Count the multiply-adds of an mmdet detector by part, on an image of zeros of height and width `shape`.
 
     ``table4`` is without the mask head's upsampling and its last convolution, which the paper's table 4 leaves out.
-
-    Args:
-        model (nn.Module): A detector with a backbone, and a neck, an RPN and RoI heads or a one-stage head.
-        shape (tuple[int, int]): H, W.
-
-    Returns:
-        dict: ``multiply_adds`` of a report.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *shape, device=device)
@@ -69,19 +56,13 @@ def count_detector(model: nn.Module, shape: tuple[int, int]) -> dict:
         if getattr(heads, 'with_mask', False):
             rois = _rois(heads.mask_roi_extractor, 100, device)
             mask = multiply_adds(lambda: heads.mask_head(rois))
+            table4 = sum(parts.values()) + multiply_adds(lambda: nn.Sequential(*heads.mask_head.convs)(rois))
             parts['RoI heads'] += mask
-            table4 = sum(parts.values()) - mask + multiply_adds(lambda: _convolved(heads.mask_head, rois))
     elif getattr(model, 'bbox_head', None) is not None:
         parts['head'] = multiply_adds(lambda: model.bbox_head(maps))
-    return dict(total=sum(parts.values()), parts=parts, shape=list(shape), convention=convention, table4=table4)
+    return MultiplyAdds(sum(parts.values()), parts, list(shape), convention, table4)
 
 
 def _rois(extractor: nn.Module, number: int, device: torch.device) -> torch.Tensor:
     height, width = extractor.roi_layers[0].output_size
     return torch.zeros(number, extractor.out_channels, height, width, device=device)
-
-
-def _convolved(mask_head: nn.Module, rois: torch.Tensor) -> torch.Tensor:
-    for layer in mask_head.convs:
-        rois = layer(rois)
-    return rois

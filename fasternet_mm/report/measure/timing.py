@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..schema import Latency
+
 # warm-up ends when the medians of two successive windows differ by less than this
 _WINDOW = 5
 _STABLE = 0.03
@@ -14,44 +16,34 @@ _STABLE = 0.03
 
 @dataclass
 class Limits:
-    """How long to measure.
+    """Say how long to measure."""
 
-    Args:
-        warmup (float): Most seconds of warm-up for each thing measured.
-        min_seconds (float): Least seconds of samples of each.
-        repeats (int): Least number of samples of each.
-    """
-
-    warmup: float = 10.0
-    min_seconds: float = 2.0
-    repeats: int = 20
+    warmup: float = 10.0  # most seconds of warm-up for each thing measured
+    min_seconds: float = 2.0  # least seconds of samples of each
+    repeats: int = 20  # least number of samples of each
 
 
 @dataclass
 class Samples:
-    """What one thing took, in milliseconds, call by call.
+    """Hold what one thing took, in milliseconds, call by call."""
 
-    Attributes:
-        wall (list[float]): By the wall clock, the device synchronised before and after.
-        events (list[float]): By CUDA events; empty on a CPU.
-        warmup (int): Number of calls before, which do not count.
-    """
-
-    wall: list[float] = field(default_factory=list)
-    events: list[float] = field(default_factory=list)
-    warmup: int = 0
+    wall: list[float] = field(default_factory=list)  # by the wall clock, the device synchronised before and after
+    events: list[float] = field(default_factory=list)  # by CUDA events; empty on a CPU
+    warmup: int = 0  # calls before, which do not count
 
 
-class MeasurementError(Exception):
-    """One of the things measured failed: `number` tells which one, and the cause why."""
+@dataclass
+class Turns:
+    """Hold what :func:`measure` found, also where Ctrl-C or an error ended it early."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    samples: list[Samples]  # of each thing measured
+    interrupted: bool = False  # by Ctrl-C
+    failed: int | None = None  # the number of the thing that raised `error`
+    error: Exception | None = None
 
 
 def timed(call: Callable[[int], object], index: int, device: torch.device) -> tuple[float, float | None]:
-    """Milliseconds of ``call(index)`` by the wall clock, and by CUDA events (None on a CPU)."""
+    """Return the milliseconds of ``call(index)`` by the wall clock, and by CUDA events (None on a CPU)."""
     if device.type != 'cuda':
         start = time.perf_counter()
         call(index)
@@ -67,11 +59,7 @@ def timed(call: Callable[[int], object], index: int, device: torch.device) -> tu
 
 
 def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: float) -> int:
-    """Call until two successive windows of five calls have the same median within 3 %, or time is up.
-
-    Returns:
-        int: Number of calls.
-    """
+    """Call until two windows of five calls in turn have the same median within 3 %, or time is up; return how often."""
     taken, start = [], time.perf_counter()
     while not taken or time.perf_counter() - start < most_seconds:
         taken.append(timed(call, len(taken), device)[0])
@@ -82,22 +70,11 @@ def warm_up(call: Callable[[int], object], device: torch.device, most_seconds: f
     return len(taken)
 
 
-def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> list[Samples]:
+def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limits: Limits) -> Turns:
     """Time several things side by side: one call of each in turn, so that drift hits all alike.
 
-    The order is drawn anew for each turn, for what runs after something that fills caches or memory is slower.
-
-    Args:
-        calls (Sequence[Callable]): What to time, given the number of the turn: the same work for all in one turn.
-        device (torch.device): Where they run; synchronised around each call.
-        limits (Limits): How long.
-
-    Returns:
-        list[Samples]: In the order of `calls`. After Ctrl-C, what was sampled so far rides on the KeyboardInterrupt
-        as its first argument.
-
-    Raises:
-        MeasurementError: If a call raises, from what it raised.
+    Each call is given the number of the turn, for the same work of all in one turn. The order is drawn anew for each
+    turn, for what runs after something that fills caches or memory is slower.
     """
     samples = [Samples() for _ in calls]
     orders = np.random.default_rng(0)
@@ -115,26 +92,25 @@ def measure(calls: Sequence[Callable[[int], object]], device: torch.device, limi
                 samples[number].wall.append(wall)
                 if event is not None:
                     samples[number].events.append(event)
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(samples) from interrupt
+    except KeyboardInterrupt:
+        return Turns(samples, interrupted=True)
     except Exception as error:
-        raise MeasurementError(number) from error
-    return samples
+        # its frames would keep what failed in memory while the others go on
+        return Turns(samples, failed=number, error=error.with_traceback(None))
+    return Turns(samples)
 
 
-def summary(samples: Sequence[float], warmup: int) -> dict | None:
-    """Mean and percentiles of milliseconds, with the raw samples; None without any."""
+def summary(samples: Sequence[float], warmup: int) -> Latency | None:
+    """Return mean and percentiles of milliseconds, with the raw samples; None without any."""
     if not samples:
         return None
     p10, p50, p90, p99 = np.percentile(samples, [10, 50, 90, 99]).tolist()
-    return dict(
-        mean=float(np.mean(samples)), p10=p10, p50=p50, p90=p90, p99=p99,
-        n=len(samples), warmup=warmup, samples=[round(x, 6) for x in samples],
-    )  # fmt: skip
+    rounded = [round(sample, 6) for sample in samples]
+    return Latency(float(np.mean(samples)), p10, p50, p90, p99, n=len(samples), warmup=warmup, samples=rounded)
 
 
 def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tuple[float, tuple[float, float]]:
-    """How many times as long `a` takes as `b`: the median over the turns, and its 95 % bootstrap interval.
+    """Return how many times as long `a` takes as `b`: the median over the turns, and its 95 % bootstrap interval.
 
     Calls of one turn are set against each other, so that what slowed both down cancels.
     """
@@ -146,7 +122,7 @@ def ratio(a: Sequence[float], b: Sequence[float], resamples: int = 2000) -> tupl
 
 
 def verdict(interval: tuple[float, float], pairs: int) -> str:
-    """'a is faster', 'b is faster', or 'within the noise': the interval holds 1, or there are too few pairs for one."""
+    """Return 'a is faster', 'b is faster', or 'within the noise': the interval holds 1, or pairs are too few."""
     low, high = interval
     if low <= 1 <= high or pairs < 5:
         return 'within the noise'

@@ -3,35 +3,30 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+from ..schema import Git, Gpu, Host, Snapshot
 
 _PACKAGES = (
     'fasternet_mm torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain pycocotools timm numpy onnx onnxscript '
     'onnxruntime openvino triton'
 ).split()
 _GPU_FIELDS = dict(
-    driver='driver_version',
-    sm_clock_mhz='clocks.sm',
-    max_sm_clock_mhz='clocks.max.sm',
-    temperature_c='temperature.gpu',
-    power_w='power.draw',
-    utilization_percent='utilization.gpu',
+    driver='driver_version', sm_clock_mhz='clocks.sm', max_sm_clock_mhz='clocks.max.sm',
+    temperature_c='temperature.gpu', power_w='power.draw', utilization_percent='utilization.gpu',
     throttle_reasons='clocks_throttle_reasons.active',
-)
+)  # fmt: skip
 
 
-def snapshot(device: torch.device) -> dict:
-    """The machine as it is now: ``environment`` of a report. What cannot be read is left out."""
-    return dict(
-        host=dict(
-            platform=platform.platform(),
-            cpu=_cpu_model(),
-            cores=os.cpu_count(),
-            load_average=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
-        ),
+def snapshot(device: torch.device) -> Snapshot:
+    """Describe the machine as it is now."""
+    load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+    return Snapshot(
+        host=Host(platform.platform(), _cpu_model(), os.cpu_count(), load),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         packages=_versions(),
@@ -40,11 +35,11 @@ def snapshot(device: torch.device) -> dict:
     )
 
 
-def load_labels(before: dict) -> list[str]:
-    """What in a snapshot from before the first measurement belongs beside every number: a busy machine."""
-    load, cores = before['host']['load_average'], before['host']['cores']
-    if before['gpu'] is not None:
-        busy = before['gpu'].get('utilization_percent', 0)
+def load_labels(before: Snapshot) -> list[str]:
+    """Return what in a snapshot from before the first measurement belongs beside every number: a busy machine."""
+    load, cores = before.host.load_average, before.host.cores
+    if before.gpu is not None:
+        busy = before.gpu.utilization_percent or 0
         return [f'the GPU was busy before the first measurement: {busy:.0f} % utilised'] if busy > 10 else []
     if load is not None and load > 0.5 * cores:
         return [f'the CPU was busy: load average {load:.1f} on {cores} cores before the first measurement']
@@ -52,8 +47,8 @@ def load_labels(before: dict) -> list[str]:
 
 
 def throttle_labels(device: torch.device) -> list[str]:
-    """What holds the GPU's clocks down; asked right after a measurement, for an idle GPU is never throttled."""
-    reasons = _gpu(device).get('throttle_reasons', 0) if device.type == 'cuda' else 0
+    """Return what holds the GPU's clocks down; ask right after a measurement, for an idle GPU is never throttled."""
+    reasons = (_gpu(device).throttle_reasons or 0) if device.type == 'cuda' else 0
     reasons &= ~1  # bit 0 is "idle"
     return [f'the GPU was throttled: reasons {reasons:#x}'] if reasons else []
 
@@ -68,10 +63,8 @@ def _cpu_model() -> str:
 def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -82,29 +75,26 @@ def _output(*command: str, cwd: Path | None = None) -> str | None:
         return None
 
 
-def _git() -> dict | None:
-    """Revision of the clone that this package is in, if it is in one."""
-    clone = Path(__file__).parents[2]
+def _git() -> Git | None:
+    """Return the revision of the clone that this package is in, if it is in one."""
+    clone = Path(__file__).parents[3]
     if not (clone / '.git').exists():  # an installed wheel, perhaps inside somebody else's clone
         return None
     revision = _output('git', 'rev-parse', 'HEAD', cwd=clone)
     status = _output('git', 'status', '--porcelain', '--untracked-files=no', cwd=clone)
-    return None if revision is None else dict(revision=revision, dirty=bool(status))
+    return None if revision is None else Git(revision, dirty=bool(status))
 
 
-def _gpu(device: torch.device) -> dict:
+def _gpu(device: torch.device) -> Gpu:
     index = device.index or 0
-    found = dict(
-        name=torch.cuda.get_device_name(index), cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
-        tf32=torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
-    )  # fmt: skip
+    found = Gpu(torch.cuda.get_device_name(index), torch.version.cuda, torch.backends.cudnn.version())
+    found.tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     uuid = getattr(torch.cuda.get_device_properties(index), 'uuid', None)
     query = ('nvidia-smi', f'--query-gpu={",".join(_GPU_FIELDS.values())}', '--format=csv,noheader,nounits')
-    line = _output(*query, *(['-i', f'GPU-{uuid}'] if uuid else ['-i', str(index)]))
+    line = _output(*query, '-i', f'GPU-{uuid}' if uuid else str(index))
     values = line.splitlines()[0].split(', ') if line else []
     for name, value in zip(_GPU_FIELDS, values) if len(values) == len(_GPU_FIELDS) else ():
-        try:
-            found[name] = value if name == 'driver' else int(value, 16) if name == 'throttle_reasons' else float(value)
-        except ValueError:  # "[N/A]"
-            continue
+        with suppress(ValueError):  # "[N/A]"
+            read = dict(driver=str, throttle_reasons=lambda bits: int(bits, 16)).get(name, float)
+            setattr(found, name, read(value))
     return found

@@ -3,49 +3,23 @@
 import copy
 import os
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from ..engine.preflight import check_config
-from ..engine.runner import FittingCheckpointHook, build_runner
+from ...engine.preflight import check_config
+from ...engine.runner import FittingCheckpointHook
+from ..schema import Evaluation
 from .modes import half, in_mode
 
 
 def check_evaluation(cfg: Config) -> None:
     """Raise UserError where the config has no test data, or its files are not here."""
     check_config(cfg, 'test')
-
-
-class _ModeHook(Hook):
-    """For the time of a test, a copy of the model in a mode stands in for the model, as it is then (EMA's, say)."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, mode: str, dtype: str, device: torch.device, channels_last: bool) -> None:
-        self._mode, self._dtype, self._device, self._channels_last = mode, dtype, device, channels_last
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        self._model = runner.model
-        model, _ = in_mode(self._model.eval(), self._mode, self._device, self._channels_last)
-        step = model.test_step
-
-        def test_step(data):
-            with half(self._device, self._dtype):
-                samples = step(data)
-            for sample in samples:
-                _widen(sample)
-            return samples
-
-        model.test_step = test_step
-        runner.model = model
-
-    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        runner.model = self._model
 
 
 def _widen(element: BaseDataElement) -> None:
@@ -65,19 +39,13 @@ def evaluate(
     mode: str = 'eager',
     dtype: str = 'fp32',
     channels_last: bool = False,
-) -> dict:
+) -> Evaluation:
     """Run the config's test loop on the model in one mode.
 
     Args:
-        cfg (Config): As for ``tools/test.py``.
-        checkpoint (str, optional): Without it, random weights are evaluated.
+        cfg, checkpoint: As for ``tools/test.py``; without a checkpoint, random weights are evaluated.
         folder (Path): For the runner's own logs.
-        device (torch.device): Where.
-        mode, dtype (str): Of :data:`PLAIN_MODES` and :data:`DTYPES`; half precision is autocast.
-        channels_last (bool): Memory format of the weights.
-
-    Returns:
-        dict: ``evaluation`` of a report.
+        mode, dtype (str): A plain one of :data:`MODES`, and one of :data:`DTYPES`; half precision is autocast.
 
     Raises:
         UserError: If the data is not there, or the checkpoint does not fit.
@@ -86,12 +54,30 @@ def evaluate(
     cfg.load_from, cfg.resume, cfg.work_dir = checkpoint, False, str(folder)
     cfg.setdefault('launcher', 'none')
     check_config(cfg, 'test')
-    # mmengine takes the first accelerator that it finds
-    with patch('mmengine.device.utils.DEVICE', device.type):
-        runner = build_runner(cfg)
-        runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-        runner.register_hook(_ModeHook(mode, dtype, device, channels_last))
-        results = runner.test()
+
+    class DeviceRunner(RUNNERS.get(cfg.get('runner_type', 'Runner'))):
+        def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+            return model.to(device)  # mmengine takes the first accelerator that it finds
+
+    class ModeHook(Hook):
+        def before_test_epoch(self, runner: Runner) -> None:
+            """Put a copy of the model in the mode in place of the model, as it is now (EMA's, say)."""
+            runner.model, _ = in_mode(runner.model.eval(), mode, device, channels_last)
+            step = runner.model.test_step
+
+            def test_step(data):
+                with half(device, dtype):
+                    samples = step(data)
+                for sample in samples:
+                    _widen(sample)
+                return samples
+
+            runner.model.test_step = test_step
+
+    runner = DeviceRunner.from_cfg(cfg)
+    runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+    runner.register_hook(ModeHook(), priority='LOWEST')
+    results = runner.test()
     metrics = {name: float(value) for name, value in results.items() if isinstance(value, (int, float))}
     dataset = runner.test_dataloader.dataset
     annotations = str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or '')
@@ -103,4 +89,4 @@ def evaluate(
     is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and len(dataset) == 5000
     if cfg.default_scope == 'mmdet' and not is_val2017:
         labels.append(f'AP on {annotations}, not on COCO val2017')
-    return dict(metrics=metrics, images=len(dataset), dataset=annotations, labels=labels, error=None)
+    return Evaluation(metrics, len(dataset), annotations, labels)

@@ -1,20 +1,22 @@
 """Several runs beside each other, with what differs between them."""
 
 from collections import Counter
+from dataclasses import asdict
 
-from .output import INCOMPLETE, escaped, rendered
-from .tables import Block, Cell, flat, p50, shown, size
+from ..schema import Measurement, Model, Report
+from .markdown import escaped, rendered
+from .tables import INCOMPLETE, Block, Cell, flat, p50, shown
 
 _APART = 'not measured side by side: the runs may differ in clocks, temperature and load, beside what is listed'
 # what no two snapshots agree in
 _RESTLESS = ('load_average', 'temperature_c', 'power_w', 'utilization_percent', 'sm_clock_mhz')
 
 
-def compare(reports: list[dict], names: list[str]) -> str:
+def compare(reports: list[Report], names: list[str]) -> str:
     """Put the times of several runs beside each other.
 
     Args:
-        reports (list[dict]): As ``docs/report_schema.md`` says.
+        reports (list[Report]): The runs.
         names (list[str]): What to call them.
 
     Returns:
@@ -38,39 +40,39 @@ def compare(reports: list[dict], names: list[str]) -> str:
     blocks += [Block('Times', titles, rows)] if rows else []
     blocks += [Block('Measured in one run only', [], lonely)] if lonely else []
     head = [f'# {" and ".join(map(escaped, names))}']
-    head += [f'**{escaped(name)} is {INCOMPLETE}**' for name, run in zip(names, reports) if not run['complete']]
+    head += [f'**{escaped(name)} is {INCOMPLETE}**' for name, run in zip(names, reports) if not run.complete]
     head += [] if differing else ['Environment, options, configs and weights are the same.']
     head += [] if rows else ['No measurement is in more than one run.']
     return '\n\n'.join([*head, rendered(blocks)])
 
 
-def _by_identity(report: dict) -> dict[tuple, tuple[dict, dict]]:
-    """Models and their measurements by what is measured; a second one of the same kind is counted."""
+def _by_identity(report: Report) -> dict[tuple, tuple[Model, Measurement]]:
+    """Return models and their measurements by what is measured; a second one of the same kind is counted."""
     found, seen = {}, Counter()
-    for model in report['models']:
-        for m in model['measurements']:
-            key = (model['name'], m['scope'], m['mode'], m['dtype'], str(m['batch_size']), size(m['shape']))
+    for model in report.models:
+        for m in model.measurements:
+            key = (model.name, m.scope, m.mode, m.dtype, str(m.batch_size), shown(m.shape))
             found[*key, seen[key]] = model, m
             seen[key] += 1
     return found
 
 
 def _ratios(pairs: list[tuple | None]) -> list[Cell]:
-    """p50 over that of the first run, of all runs but the first."""
-    times = [pair[1]['latency_ms']['p50'] if pair and pair[1]['latency_ms'] else None for pair in pairs]
+    """Return p50 over that of the first run, for all runs but the first."""
+    times = [pair[1].latency_ms.p50 if pair and pair[1].latency_ms else None for pair in pairs]
     return [Cell(f'{t / times[0]:.2f}x', [_APART]) if t and times[0] else Cell() for t in times[1:]]
 
 
-def _differences(reports: list[dict], measured: list[dict]) -> list[list[Cell]]:
-    """A row for each fact of the environment, the options, the measurements and the models that is not the same."""
+def _differences(reports: list[Report], measured: list[dict]) -> list[list[Cell]]:
+    """Return a row for each fact of environment, options, measurements and models that is not the same."""
     facts = []
     for report, run in zip(reports, measured):
-        known = flat(report['environment']['before']) | flat(report['options'], 'options')
+        known = flat(asdict(report.environment.before)) | flat(report.options, 'options')
         for key in ('device', 'threads', 'channels_last'):
-            known[f'measurements.{key}'] = ', '.join(sorted({str(m[key]) for _, m in run.values()}))
+            known[f'measurements.{key}'] = ', '.join(sorted({str(getattr(m, key)) for _, m in run.values()}))
         facts.append(known)
     for key in ('config_sha256', 'checkpoint_sha256', 'parameters'):
-        of = [{model['name']: model[key] for model in report['models']} for report in reports]
+        of = [{model.name: getattr(model, key) for model in report.models} for report in reports]
         for name in [name for name in of[0] if all(name in other for other in of)]:
             for known, values in zip(facts, of):
                 known[f'{name}: {key}'] = values[name]

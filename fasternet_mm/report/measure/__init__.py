@@ -1,0 +1,1 @@
+"""Measuring: from a config or a name to a report."""

@@ -1,0 +1,89 @@
+"""A report as files: report.json, which alone is read again, report.md, report.csv and pictures."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from ...errors import UserError
+from ...files import AtomicLocalBackend
+from ..schema import Report, from_json, to_json
+from .markdown import markdown
+from .pictures import pictures
+from .tables import flat
+
+# columns that every csv file has, in this order; what else a report holds follows
+_CSV = (
+    'complete created name kind scope mode dtype device batch_size shape channels_last threads error model_error '
+    'latency_ms.p50 latency_ms.p10 latency_ms.p90 latency_ms.p99 latency_ms.mean latency_ms.n latency_ms.warmup '
+    'throughput peak_memory peak_memory_of difference labels parameters multiply_adds.total'
+).split()
+_NUMBERS = ('latency_ms', 'cuda_event_ms', 'throughput', 'peak_memory', 'difference')
+
+
+def csv_text(report: Report) -> str:
+    """Return a report as comma-separated values: a line for each measurement, and one for each model that has none.
+
+    Nested names are dotted, and ``labels`` are all that a line's numbers have, joined by ``;``.
+    """
+    lines = []
+    for model in report.models:
+        common = flat(asdict(model)) | dict(complete=report.complete, created=report.created, model_error=model.error)
+        del common['error']
+        for m in model.measurements or [None]:
+            labels = [label for part in (model, m, model.evaluation, model.split) if part for label in part.labels]
+            line = dict(common)
+            if m:
+                for one in model.rooflines:
+                    if (one.dtype, one.batch_size) == (m.dtype, m.batch_size):
+                        line |= flat(asdict(one), 'roofline')
+                line |= flat({name: value for name, value in asdict(m).items() if not (m.error and name in _NUMBERS)})
+            line = {name: value for name, value in line.items() if value is not None}
+            lines.append(line | dict(labels='; '.join(dict.fromkeys(labels))))
+    names = list(dict.fromkeys([*_CSV, *(name for line in lines for name in line)]))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def save(report: Report, folder: Path) -> None:
+    """Write report.json, whole or not at all, into a folder, which is made if need be.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    _put(folder, {'report.json': json.dumps(to_json(report), indent=1) + '\n'})
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write report.json, report.md, report.csv and the pictures, each whole or not at all; errors as :func:`save`."""
+    save(report, folder)  # before what is made of it
+    _put(folder, {'report.md': markdown(report), 'report.csv': csv_text(report), **pictures(report)})
+
+
+def _put(folder: Path, files: dict[str, str | bytes]) -> None:
+    try:
+        for name, content in files.items():
+            AtomicLocalBackend().put(content.encode() if isinstance(content, str) else content, Path(folder, name))
+    except OSError as error:
+        raise UserError(f'the report cannot be written to {folder}: {error}; choose another folder') from error
+
+
+def load(path: str | Path) -> Report:
+    """Read a report.json, or the one in a folder.
+
+    Raises:
+        UserError: If there is none, it is not JSON, it is of another schema, or a field is unknown or missing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= 'report.json'
+    try:
+        return from_json(json.loads(path.read_text('utf-8')), str(path))
+    except OSError as error:
+        raise UserError(f'report not found: {path} ({error.strerror}); give a report.json or its folder') from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} is not JSON: {error}; give a report.json of tools/report.py') from error
