@@ -133,7 +133,7 @@ def load_url(source: str, cached: Path, map_location):
 
 
 def _note_of(cached: Path) -> Path:
-    """Return the note of where `cached` came from; it stands beside mmengine's folder, which holds files alone."""
+    """Return the note of which URL `cached` came from, and when; mmengine's own folder holds checkpoints alone."""
     return cached.parents[1] / 'origins' / f'{cached.name}.txt'
 
 

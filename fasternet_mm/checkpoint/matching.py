@@ -3,8 +3,7 @@
 import functools
 import re
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -12,19 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import CheckpointError
 from .layouts import Layout, fit_layout
-from .rules import Rule, counts, listed, require_matching, rule_for
+from .rules import counts, listed, require_matching, rule_for
 
 
 def load_strict(model: nn.Module, checkpoint) -> None:
-    """Load `checkpoint`, in any layout, into `model`, or raise where it does not fill the whole of it.
-
-    Args:
-        model (nn.Module): The model, unwrapped.
-        checkpoint (dict): A file's content: a state dict, or a dict that holds one under 'state_dict'.
-
-    Raises:
-        CheckpointError: As :func:`require_filling`; the model is then as it was.
-    """
+    """Load a checkpoint into a model, or raise as :func:`require_filling`, which leaves the model as it was."""
     model.load_state_dict(require_filling(model, checkpoint), strict=False)
 
 
@@ -44,7 +35,7 @@ def require_filling(model: nn.Module, checkpoint) -> dict:
         CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
     """
     layout, state_dict, _ = fit_layout(state_dict_of(checkpoint), _own_tensors(model))
-    rehearsal = _rehearse(model, state_dict)
+    rehearsal = _Rehearsal(model, state_dict)
     if not rehearsal.complete:
         with _naming(layout):
             rehearsal.apply_rules(state_dict)  # they know the likelier cause
@@ -91,7 +82,7 @@ def checked(load_state_dict: Callable) -> Callable:
 def _fitted(module: nn.Module, state_dict: dict) -> dict:
     own = _own_tensors(module)
     layout, fitted, left_out = fit_layout(state_dict, own)
-    rehearsal = _rehearse(module, fitted)
+    rehearsal = _Rehearsal(module, fitted)
     with _naming(layout):
         refused = rehearsal.apply_rules(fitted)
     counted = [tensor for name, tensor in own.items() if counts(name)]
@@ -104,12 +95,34 @@ def _fitted(module: nn.Module, state_dict: dict) -> dict:
     return {name: tensor for name, tensor in fitted.items() if name not in refused} if refused else fitted
 
 
-class _WithoutCopies(TorchFunctionMode):
-    """Within it ``a.copy_(b)`` only notes that `a` would be filled."""
+class _Rehearsal(TorchFunctionMode):
+    """Go through torch's ``load_state_dict`` without copying a tensor.
 
-    def __init__(self) -> None:
+    Only so is it known what each part will see: models rename and resize by hooks, as a semi-supervised detector does.
+
+    Args:
+        module (nn.Module): The model; it stays as it is.
+        state_dict (dict): Tensors by the names that mmengine loads them by.
+
+    Attributes:
+        complete (bool): Whether torch would load it strictly.
+        filled (set[int]): The ids of the tensors of `module` that would be written.
+    """
+
+    def __init__(self, module: nn.Module, state_dict: dict) -> None:
         super().__init__()
-        self.filled = set()
+        self.filled, self._seen = set(), []
+        full = {_bare(name): name for name in module.state_dict()}  # torch wants the names of wrappers such as DDP
+        handles = [part.register_load_state_dict_pre_hook(self._see) for part in module.modules() if rule_for(part)]
+        try:
+            with self:
+                module.load_state_dict({full.get(name, name): tensor for name, tensor in state_dict.items()})
+            self.complete = True
+        except RuntimeError:
+            self.complete = False
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is Tensor.copy_:
@@ -117,44 +130,13 @@ class _WithoutCopies(TorchFunctionMode):
             return args[0]
         return func(*args, **(kwargs or {}))
 
-
-@dataclass(frozen=True)
-class _Rehearsal:
-    """What loading would do: is it `complete`, which tensors are `filled` (by id), what does each part see."""
-
-    complete: bool
-    filled: set[int]
-    seen: list[tuple[Rule, nn.Module, dict, str]]
+    def _see(self, part: nn.Module, tensors: dict, prefix: str, *args) -> None:
+        self._seen.append((part, dict(tensors), prefix))
 
     def apply_rules(self, state_dict: dict) -> set[str]:
         """Return the names that the rules leave out; raise CheckpointError where one does not fit."""
-        nested = {name: value for name, value in state_dict.items() if not isinstance(value, Tensor)}
-        return {name for rule, part, tensors, prefix in self.seen for name in rule(part, nested | tensors, prefix)}
-
-
-def _rehearse(module: nn.Module, state_dict: dict) -> _Rehearsal:
-    """Go through torch's ``load_state_dict`` without copying a tensor.
-
-    Only so is it known what each part will see: models rename and resize by hooks, as a semi-supervised detector does.
-    """
-    own = module.state_dict()
-    full = {_bare(name): name for name in own}  # with wrappers such as DDP, as torch wants them
-    seen = []
-
-    def see(part, tensors, prefix, *args):
-        seen.append((rule_for(part), part, dict(tensors), prefix))
-
-    with ExitStack() as stack:
-        for part in filter(rule_for, module.modules()):
-            handle = part.register_load_state_dict_pre_hook(see)
-            stack.callback(handle.remove)
-        copies = stack.enter_context(_WithoutCopies())
-        try:
-            module.load_state_dict({full.get(name, name): tensor for name, tensor in state_dict.items()})
-            complete = True
-        except RuntimeError:
-            complete = False
-    return _Rehearsal(complete, copies.filled, seen)
+        others = {name: value for name, value in state_dict.items() if not isinstance(value, Tensor)}
+        return {name for part, seen, prefix in self._seen for name in rule_for(part)(part, others | seen, prefix)}
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from ..errors import CheckpointError
 
 _SHOWN = 10
 
-# takes a module, a state dict and the module's prefix in it; raises CheckpointError, or returns the names to leave out
-Rule = Callable[[nn.Module, dict, str], list[str]]
 
+def rule_for(module: nn.Module) -> Callable[[nn.Module, dict, str], list[str]] | None:
+    """Return the rule for modules of this class, or None where mmengine's own way of loading is enough.
 
-def rule_for(module: nn.Module) -> Rule | None:
-    """Return the rule for modules of this class, or None where mmengine's own way of loading is enough."""
+    A rule takes the module, a state dict and the module's prefix in it, and raises CheckpointError or returns the names
+    of tensors to leave out.
+    """
     from ..models import FasterNet, FasterNetClsHead
 
     if isinstance(module, FasterNet):

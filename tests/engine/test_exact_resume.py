@@ -78,6 +78,8 @@ def run(work_dir, loop, sampler='DefaultSampler', num_workers=0, resume=None, ba
         cfg=Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))),
     )
     runner.train()
+    # workers end at once; the garbage collector, which comes when it comes, would wait five seconds for each
+    runner.train_loop.dataloader_iterator = runner.train_dataloader._iterator = None
     return runner.model.seen
 
 
