@@ -1,3 +1,5 @@
+import gc
+import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
@@ -6,6 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run in parallel, and so do the processes they start
 torch.set_num_threads(1)
@@ -18,6 +21,18 @@ from mmengine.registry import DefaultScope  # noqa: E402
 from .helpers import CLASSES, REPO, SHARED  # noqa: E402
 from .helpers.configs import write_tiny_config  # noqa: E402
 from .helpers.tools import run_tool  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def loaders_end_with_their_test():
+    """End the workers of data loaders that are no longer used.
+
+    The garbage collector cannot tell them to end, since it takes a loader's queues first, and waits 5 seconds for each.
+    """
+    yield
+    if multiprocessing.active_children():
+        for loader in [each for each in gc.get_objects() if type(each) is _MultiProcessingDataLoaderIter]:
+            loader._shutdown_workers()
 
 
 @pytest.fixture
