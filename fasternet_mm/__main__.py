@@ -5,19 +5,16 @@
 import importlib.util
 import os
 import platform
-import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from . import patches
+from . import machine, patches
 from .compat import EXT_NAME, TorchvisionExtFinder
 from .hub import config_root
 from .version import __version__
 
 _HERE = Path(__file__).parent
-_CPUINFO = Path('/proc/cpuinfo')  # Linux alone has it
 _PACKAGES = (
     'torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain numpy opencv-python setuptools pycocotools '
     'safetensors timm onnx onnxscript onnxruntime openvino'
@@ -29,10 +26,10 @@ def describe() -> str:
     facts = {
         'fasternet_mm': f'{__version__}, in {_HERE}',
         'python': f'{platform.python_version()} on {platform.platform()}',
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **machine.installed(_PACKAGES),
         'operators of mmcv': _operators(),
-        'processor': f'{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch',
-        'instruction sets': f'torch uses {torch.backends.cpu.get_cpu_capability()} of {_instruction_sets()}',
+        'processor': f'{machine.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch',
+        'instruction sets': f'torch uses {torch.backends.cpu.get_cpu_capability()} of {machine.instruction_sets()}',
         'gpu': _gpus(),
         'configs': str(config_root()),
         'tools': str(config_root().with_name('tools')),
@@ -40,30 +37,6 @@ def describe() -> str:
     lines = [f'{name}: {value}' for name, value in facts.items()]
     lines += ['patches in force:', *(f'  {patch.target}: {patch.why}' for patch in patches.active())]
     return '\n'.join(['```', *lines, '```'])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpuinfo(*keys: str) -> str:
-    """Return the value of the first of `keys` that Linux tells of its processor, or ''."""
-    text = _CPUINFO.read_text() if _CPUINFO.is_file() else ''
-    found = re.search(rf'^(?:{"|".join(keys)})\s*:\s*(.*)$', text, re.MULTILINE)
-    return found[1] if found else ''
-
-
-def _processor() -> str:
-    return _cpuinfo('model name', 'Model') or platform.processor() or platform.machine()
-
-
-def _instruction_sets() -> str:
-    """Return those that decide which kernels run: vectors and half precision, of x86 and of ARM."""
-    known = r'\b(?:avx|amx|f16c|fma|asimd|sve|bf16|i8mm|sme(?!p))\w*'
-    return ' '.join(sorted(set(re.findall(known, _cpuinfo('flags', 'Features'))))) or 'unknown ones'
 
 
 def _gpus() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fasternet_mm import __main__ as main
-from fasternet_mm import __version__, patches
+from fasternet_mm import __version__, machine, patches
 
 
 def test_what_a_bug_report_needs():
@@ -32,8 +32,9 @@ ARM = 'processor\t: 0\nFeatures\t: fp asimd asimdhp sve bf16\n'
     ids=['x86', 'arm', 'no /proc/cpuinfo'],
 )
 def test_processors_of_every_kind(monkeypatch, tmp_path, content, sets):
-    monkeypatch.setattr(main, '_CPUINFO', tmp_path / 'cpuinfo')
+    monkeypatch.setattr(machine, '_CPUINFO', tmp_path / 'cpuinfo')
     if content:
         (tmp_path / 'cpuinfo').write_text(content)
-    assert main._instruction_sets() == sets
-    assert main._processor() == 'A CPU @ 2 GHz' if content is X86 else main._processor()
+    assert machine.instruction_sets() == sets
+    assert machine.capability().endswith('with bf16' if content else 'without bf16')
+    assert machine.processor() == 'A CPU @ 2 GHz' if content is X86 else machine.processor()

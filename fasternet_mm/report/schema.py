@@ -43,6 +43,8 @@ MODES = {
 
 @dataclass
 class Latency:
+    """Hold the milliseconds of the calls of one measurement."""
+
     mean: float
     p10: float
     p50: float
@@ -55,6 +57,8 @@ class Latency:
 
 @dataclass
 class Measurement:
+    """Hold what one way of running one model took."""
+
     scope: str
     mode: str
     dtype: str
@@ -76,6 +80,8 @@ class Measurement:
 
 @dataclass
 class MultiplyAdds:
+    """Hold the multiply-adds of one image."""
+
     total: int
     parts: dict[str, int]
     shape: list[int]
@@ -85,6 +91,8 @@ class MultiplyAdds:
 
 @dataclass
 class Published:
+    """Hold a row of the paper's table 3 or 4."""
+
     network: str | None = None
     backbone: str | None = None
     params_m: float | None = None
@@ -108,6 +116,8 @@ class Published:
 
 @dataclass
 class Evaluation:
+    """Hold what a config's own evaluator says."""
+
     metrics: dict[str, float]
     images: int
     dataset: str | None
@@ -117,6 +127,8 @@ class Evaluation:
 
 @dataclass
 class Split:
+    """Hold the milliseconds of a detection by part."""
+
     shape: list[int]
     parts: dict[str, float]
     total_ms: float
@@ -127,6 +139,8 @@ class Split:
 
 @dataclass
 class Layer:
+    """Hold what one layer of a backbone achieved."""
+
     name: str
     kind: str
     ms: float
@@ -137,6 +151,8 @@ class Layer:
 
 @dataclass
 class Roofline:
+    """Hold a backbone's layers, and what arithmetic and memory alone would take."""
+
     matmul_gflops: float
     copy_gb_per_s: float
     arithmetic_floor_ms: float
@@ -149,6 +165,8 @@ class Roofline:
 
 @dataclass
 class Model:
+    """Hold all that is known of one model."""
+
     name: str
     kind: str
     config: str | None = None
@@ -185,6 +203,8 @@ class Side:
 
 @dataclass
 class Comparison:
+    """Hold how many times as long one side took as the other, in turn."""
+
     scope: str
     mode: str
     dtype: str
@@ -200,6 +220,8 @@ class Comparison:
 
 @dataclass
 class Missing:
+    """Name a row of a suite that no installed package builds."""
+
     name: str
     reason: str
     published: Published | None
@@ -207,6 +229,8 @@ class Missing:
 
 @dataclass
 class Host:
+    """Describe the computer."""
+
     platform: str
     cpu: str
     cores: int
@@ -215,6 +239,8 @@ class Host:
 
 @dataclass
 class Gpu:
+    """Describe the GPU."""
+
     name: str
     cuda: str | None = None
     cudnn: int | None = None
@@ -230,12 +256,16 @@ class Gpu:
 
 @dataclass
 class Git:
+    """Name the revision of the clone that measured."""
+
     revision: str
     dirty: bool
 
 
 @dataclass
 class Snapshot:
+    """Describe the machine and its software at one time."""
+
     host: Host
     threads: int
     python: str
@@ -246,12 +276,16 @@ class Snapshot:
 
 @dataclass
 class Environment:
+    """Hold the machine before the first measurement and after the last."""
+
     before: Snapshot
     after: Snapshot | None = None
 
 
 @dataclass
 class Report:
+    """Hold everything that one run found."""
+
     created: str
     command: list[str]
     options: dict[str, object]

@@ -4,11 +4,11 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from ...machine import capability, installed, processor
 from ..schema import Git, Gpu, Host, Snapshot
 
 _PACKAGES = (
@@ -26,10 +26,10 @@ def snapshot(device: torch.device) -> Snapshot:
     """Describe the machine as it is now."""
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
     return Snapshot(
-        host=Host(platform.platform(), _cpu_model(), os.cpu_count(), load),
+        host=Host(platform.platform(), f'{processor()}, {capability()}', os.cpu_count(), load),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
-        packages=_versions(),
+        packages=installed(_PACKAGES),
         git=_git(),
         gpu=_gpu(device) if device.type == 'cuda' else None,
     )
@@ -51,21 +51,6 @@ def throttle_labels(device: torch.device) -> list[str]:
     reasons = (_gpu(device).throttle_reasons or 0) if device.type == 'cuda' else 0
     reasons &= ~1  # bit 0 is "idle"
     return [f'the GPU was throttled: reasons {reasons:#x}'] if reasons else []
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _output(*command: str, cwd: Path | None = None) -> str | None:
