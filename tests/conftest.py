@@ -1,7 +1,7 @@
 import gc
 import multiprocessing
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import mmcv
@@ -16,11 +16,15 @@ torch.set_num_threads(1)
 import fasternet_mm  # noqa: E402, F401
 
 # isort: split
+import mmengine.config.utils  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 
 from .helpers import CLASSES, REPO, SHARED  # noqa: E402
 from .helpers.configs import write_tiny_config  # noqa: E402
 from .helpers.tools import run_tool  # noqa: E402
+
+# for each base of mmdet or mmpretrain a config reads all of their metafiles again: 0.4 of its 0.5 seconds
+mmengine.config.utils.load = cache(mmengine.config.utils.load)
 
 
 @pytest.fixture(autouse=True)
