@@ -9,16 +9,30 @@ from .matching import load_strict, require_filling
 from .official import checkpoint_sha256, official_url, require_source
 from .rules import require_matching
 
-require_loadable = load_strict  # its name in 0.1.0, for one release
+# names of 0.1.0, for one release; what the last three did is done by importing fasternet_mm
+require_loadable = load_strict
+
+
+def register_loaders() -> None:
+    """Call :func:`fasternet_mm.patches.install`, which does more than this name of 0.1.0 says."""
+    from ..patches import install
+
+    install()
+
+
+allow_mmengine_checkpoints = check_before_loading = register_loaders
 
 __all__ = [
     'LAYOUTS',
     'Layout',
+    'allow_mmengine_checkpoints',
+    'check_before_loading',
     'checkpoint_sha256',
     'convert_checkpoint',
     'convert_state_dict',
     'load_strict',
     'official_url',
+    'register_loaders',
     'rename_to_mm',
     'require_filling',
     'require_loadable',
