@@ -160,6 +160,20 @@ def require_matching(
         )
 
 
+def non_finite(module: nn.Module, state_dict: dict) -> list[str]:
+    """Return the names of the parameters and BN statistics of `module` that are NaN or infinite in `state_dict`.
+
+    Other buffers may be so on purpose, as a mask of -inf is. DDP's ``module.`` before a name is no difference.
+    """
+    checked = {name for name, _ in module.named_parameters()}
+    checked |= {name for name, _ in module.named_buffers() if name.endswith(('running_mean', 'running_var'))}
+    return [
+        name
+        for name, tensor in state_dict.items()
+        if name.removeprefix('module.') in checked and not tensor.isfinite().all()
+    ]
+
+
 def counts(name: str) -> bool:
     """Return whether a tensor of this name must match: old files lack BN's counter of batches."""
     return not name.endswith('num_batches_tracked')
@@ -167,4 +181,5 @@ def counts(name: str) -> bool:
 
 def listed(names: list[str]) -> str:
     """Return the first names as a list for an error or the log."""
-    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+    shown = (name if name.isprintable() else repr(name) for name in names[:_SHOWN])
+    return ', '.join(shown) + (', ...' if len(names) > _SHOWN else '')

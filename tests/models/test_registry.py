@@ -63,7 +63,9 @@ hooks = [*cfg.custom_hooks, cfg.default_hooks.checkpoint]
 print(sorted(HOOKS.get(hook.type).__name__ for hook in hooks))
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.stdout.strip() == "['AtomicCheckpointHook', 'ExactResumeHook', 'SyncBuffersHook']", done.stderr[-2000:]
+    assert done.stdout.strip() == "['AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook', 'SyncBuffersHook']", (
+        done.stderr[-2000:]
+    )
 
 
 @pytest.mark.parametrize('case', CASES)
