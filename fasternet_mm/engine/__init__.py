@@ -1,4 +1,4 @@
-"""What a training run lacks in mmengine: exact resume, checkpoints that survive, an end to what diverged, clear errors."""
+"""What a training run lacks in mmengine: exact resume, checkpoints that survive, an end to divergence, clear errors."""
 
 from .checkpoint_hook import AtomicCheckpointHook
 from .exact_resume_hook import ExactResumeHook

@@ -14,8 +14,8 @@ from mmengine.model import is_model_wrapper
 
 from ..checkpoint.rules import listed, non_finite
 from ..errors import UserError
-from .finite_loss_hook import ADVICE
 from ..files import PARTIAL, AtomicLocalBackend
+from .finite_loss_hook import ADVICE
 
 
 class _DeletionsHeld:

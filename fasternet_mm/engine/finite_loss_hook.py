@@ -45,9 +45,10 @@ class FiniteLossHook(Hook):
             return
         bad = {name: float(value) for name, value in losses.items() if not math.isfinite(value)}
         parts = {name: value for name, value in bad.items() if name != 'loss'} or bad
+        what = ', '.join(f'{name} {value}' for name, value in parts.items())
         rates = ', '.join(f'{max(values):g}' for values in runner.optim_wrapper.get_lr().values())
         raise UserError(
             f'the training has diverged: {self.patience} iterations in a row, up to iteration {runner.iter + 1} (epoch '
-            f'{runner.epoch + 1}), the loss was not finite ({", ".join(f"{k} {v}" for k, v in parts.items())}; learning '
-            f'rate {rates}). {ADVICE}'
+            f'{runner.epoch + 1}), the loss was not finite ({what}; learning rate '
+            f'{rates}). {ADVICE}'
         )
