@@ -15,8 +15,8 @@ ADVICE = (
 class FiniteLossHook(Hook):
     """End a training whose loss is NaN or infinite in several iterations in a row.
 
-    One alone may pass: mixed precision skips the step of an iteration that overflows. Reading the loss does not wait
-    for the GPU: mmengine's RuntimeInfoHook, which runs before, has read it in the same iteration.
+    One alone may pass: mixed precision skips the step of an iteration that overflows. The GPU is not waited for: the
+    numbers are those that mmengine's RuntimeInfoHook, which runs before, has read for the log.
 
     Args:
         patience (int): How many iterations in a row.
@@ -35,20 +35,14 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Raise UserError at the end of patience; it names the losses, the iteration and the learning rate."""
-        losses = {name: value for name, value in (outputs or {}).items() if 'loss' in name}
-        total = {'loss': losses['loss']} if 'loss' in losses else losses
-        if all(math.isfinite(value) for value in total.values()):
-            self._count = 0
-            return
-        self._count += 1
+        names = [name for name in outputs or () if 'loss' in name]
+        losses = {name: runner.message_hub.get_scalar(f'train/{name}').current() for name in names}
+        bad = [f'{name} {value}' for name, value in losses.items() if not math.isfinite(value)]
+        self._count = self._count + 1 if bad else 0
         if self._count < self.patience:
             return
-        bad = {name: float(value) for name, value in losses.items() if not math.isfinite(value)}
-        parts = {name: value for name, value in bad.items() if name != 'loss'} or bad
-        what = ', '.join(f'{name} {value}' for name, value in parts.items())
         rates = ', '.join(f'{max(values):g}' for values in runner.optim_wrapper.get_lr().values())
         raise UserError(
             f'the training has diverged: {self.patience} iterations in a row, up to iteration {runner.iter + 1} (epoch '
-            f'{runner.epoch + 1}), the loss was not finite ({what}; learning rate '
-            f'{rates}). {ADVICE}'
+            f'{runner.epoch + 1}), the loss was not finite ({", ".join(bad)}; learning rate {rates}). {ADVICE}'
         )
