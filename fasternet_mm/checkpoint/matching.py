@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import CheckpointError
 from .layouts import Layout, fit_layout
-from .rules import Rule, counts, listed, require_matching, rule_for
+from .rules import Rule, counts, listed, non_finite, require_matching, rule_for
 
 
 def load_strict(model: nn.Module, checkpoint) -> None:
@@ -43,15 +44,20 @@ def require_filling(model: nn.Module, checkpoint) -> dict:
     Raises:
         CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
     """
-    layout, state_dict, _ = fit_layout(state_dict_of(checkpoint), _own_tensors(model))
-    rehearsal = _rehearse(model, state_dict)
-    if not rehearsal.complete:
-        with _naming(layout):
+    own = _own_tensors(model)
+    layout, state_dict, _ = fit_layout(state_dict_of(checkpoint), own)
+    with _naming(layout):
+        _require_tensors(state_dict, own)
+        rehearsal = _rehearse(model, state_dict)
+        if not rehearsal.complete:
             rehearsal.apply_rules(state_dict)  # they know the likelier cause
             wanted, there = ({name.split('.')[0] for name in names} for names in (model.state_dict(), state_dict))
             absent = sorted(wanted - there)
             cause = f'a file without {", ".join(absent)}' if 0 < len(absent) < len(wanted) else None
             require_matching(model, state_dict, cause=cause)
+            if rehearsal.refusal is not None:
+                raise CheckpointError(f'the checkpoint does not fit: {rehearsal.refusal}') from rehearsal.refusal
+        rehearsal.require_sound(model, own)
     return state_dict
 
 
@@ -59,12 +65,16 @@ def state_dict_of(checkpoint) -> dict:
     """Return the state dict in a file's content, without the ``module.`` that DDP puts before each name.
 
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If there is none, or one in which a name stands with and without ``module.``.
     """
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise CheckpointError('the checkpoint holds no state_dict, a dict of tensors by name')
-    return {str(name).removeprefix('module.'): value for name, value in state_dict.items()}
+    bare = {str(name).removeprefix('module.'): value for name, value in state_dict.items()}
+    if len(bare) < len(state_dict):
+        twice = [name for name in bare if name in state_dict and f'module.{name}' in state_dict]
+        raise CheckpointError(f'the checkpoint holds tensors with and without `module.` before them: {listed(twice)}')
+    return bare
 
 
 def checked(load_state_dict: Callable) -> Callable:
@@ -91,9 +101,11 @@ def checked(load_state_dict: Callable) -> Callable:
 def _fitted(module: nn.Module, state_dict: dict) -> dict:
     own = _own_tensors(module)
     layout, fitted, left_out = fit_layout(state_dict, own)
-    rehearsal = _rehearse(module, fitted)
     with _naming(layout):
+        _require_tensors(fitted, own)
+        rehearsal = _rehearse(module, fitted)
         refused = rehearsal.apply_rules(fitted)
+        rehearsal.require_sound(module, own)
     counted = [tensor for name, tensor in own.items() if counts(name)]
     matched = sum(id(tensor) in rehearsal.filled for tensor in counted)
     message = f'Checkpoint layout: {layout}. {matched} of {len(counted)} tensors of {type(module).__name__} matched.'
@@ -105,25 +117,26 @@ def _fitted(module: nn.Module, state_dict: dict) -> dict:
 
 
 class _WithoutCopies(TorchFunctionMode):
-    """Within it ``a.copy_(b)`` only notes that `a` would be filled."""
+    """Within it ``a.copy_(b)`` only notes that `a` would be filled with `b`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.filled = set()
+        self.filled = {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is Tensor.copy_:
-            self.filled.add(id(args[0]))
+            self.filled[id(args[0])] = args[1]
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class _Rehearsal:
-    """What loading would do: is it `complete`, which tensors are `filled` (by id), what does each part see."""
+    """What loading would do: is it `complete`, what torch refuses, what fills each tensor (by id), what parts see."""
 
     complete: bool
-    filled: set[int]
+    refusal: RuntimeError | None
+    filled: dict[int, Tensor]
     seen: list[tuple[Rule, nn.Module, dict, str]]
 
     def apply_rules(self, state_dict: dict) -> set[str]:
@@ -131,14 +144,48 @@ class _Rehearsal:
         nested = {name: value for name, value in state_dict.items() if not isinstance(value, Tensor)}
         return {name for rule, part, tensors, prefix in self.seen for name in rule(part, nested | tensors, prefix)}
 
+    def require_sound(self, module: nn.Module, own: dict[str, Tensor]) -> None:
+        """Raise CheckpointError where a tensor would not arrive in `module` as what it should be."""
+        sources = {name: self.filled[id(tensor)] for name, tensor in own.items() if id(tensor) in self.filled}
+        bad = [f'{name} ({flaw})' for name, source in sources.items() if (flaw := _flaw(own[name], source))]
+        bad = bad or [f'{name} (NaN or infinite)' for name in non_finite(module, sources)]
+        if bad:
+            raise CheckpointError(f'{len(bad)} of the {len(sources)} tensors in the file are of no use: {listed(bad)}')
+
+
+def _flaw(target: Tensor, source: Tensor) -> str | None:
+    """Return why `source` cannot be copied into `target` unchanged, or None where it can."""
+    if source.is_meta:
+        return 'without content'
+    if source.is_quantized or source.layout is not torch.strided:
+        return 'quantized' if source.is_quantized else str(source.layout).removeprefix('torch.')
+    # torch would round what is complex or an integer, of a quantized network, without a word
+    differs = target.is_floating_point() and not source.is_floating_point()
+    return str(source.dtype).removeprefix('torch.') if differs else None
+
+
+def _require_tensors(state_dict: dict, own: dict) -> None:
+    """Raise CheckpointError where anything else is named as a tensor of `own`, or as one of a module's."""
+    strange = [
+        f'{name} ({type(value).__name__})'
+        for name, value in state_dict.items()
+        if not isinstance(value, Tensor)
+        and ('.' in name or isinstance(own.get(name), Tensor))
+        and not name.endswith('_extra_state')
+    ]
+    if strange:
+        raise CheckpointError(
+            f'{len(strange)} of {len(state_dict)} entries in the file are no tensors: {listed(strange)}; write it again '
+            'with tensors in their place'
+        )
+
 
 def _rehearse(module: nn.Module, state_dict: dict) -> _Rehearsal:
     """Go through torch's ``load_state_dict`` without copying a tensor.
 
     Only so is it known what each part will see: models rename and resize by hooks, as a semi-supervised detector does.
     """
-    own = module.state_dict()
-    full = {_bare(name): name for name in own}  # with wrappers such as DDP, as torch wants them
+    full = {_bare(name): name for name in module.state_dict()}  # with wrappers such as DDP, as torch wants them
     seen = []
 
     def see(part, tensors, prefix, *args):
@@ -150,11 +197,11 @@ def _rehearse(module: nn.Module, state_dict: dict) -> _Rehearsal:
             stack.callback(handle.remove)
         copies = stack.enter_context(_WithoutCopies())
         try:
-            module.load_state_dict({full.get(name, name): tensor for name, tensor in state_dict.items()})
-            complete = True
-        except RuntimeError:
-            complete = False
-    return _Rehearsal(complete, copies.filled, seen)
+            result = module.load_state_dict({full.get(name, name): v for name, v in state_dict.items()}, strict=False)
+            complete, refusal = not any(result), None
+        except RuntimeError as error:  # of another shape, say
+            complete, refusal = False, error
+    return _Rehearsal(complete, refusal, copies.filled, seen)
 
 
 @contextmanager

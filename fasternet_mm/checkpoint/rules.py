@@ -73,7 +73,7 @@ def _variant(state_dict: dict, prefix: str) -> tuple[int, tuple[int, ...]] | Non
     stem = state_dict.get(f'{prefix}patch_embed.proj.weight')
     pattern = re.compile(re.escape(prefix) + r'stages\.(\d+)\.blocks\.(\d+)\.spatial_mixing\.')
     blocks = {(int(m[1]), int(m[2])) for m in map(pattern.match, state_dict) if m}
-    if stem is None or not blocks:
+    if not blocks or not _shape(stem):
         return None
     stages = sorted({stage for stage, _ in blocks})
     return stem.shape[0], tuple(sum(stage == s for s, _ in blocks) for stage in stages)
@@ -93,10 +93,10 @@ def check_head(head: nn.Module, state_dict: dict, prefix: str) -> list[str]:
         print_log('The checkpoint has no classification head: the head keeps its initial weights.', 'current', 30)
         return []
     linear = [f'{prefix}fc.weight', f'{prefix}fc.bias']
-    classes = {len(state_dict[name]) for name in linear if name in state_dict}
+    classes = {shape[0] for name in linear if (shape := _shape(state_dict.get(name)))}
     if f'{prefix}conv.weight' not in state_dict:
         cause = 'a file of another kind of head'
-    elif state_dict[f'{prefix}conv.weight'].shape != head.conv.weight.shape:
+    elif _shape(state_dict[f'{prefix}conv.weight']) != _shape(head.conv.weight):
         cause = 'a file of another variant'
     elif classes and classes != {head.fc.out_features}:
         counts = f'the file has {max(classes)} classes, the model {head.fc.out_features}'
@@ -140,9 +140,9 @@ def require_matching(
     have = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
     missing = [key for key in want if key not in have]
     misshaped = [
-        f'{key} {tuple(have[key].shape)}, not {tuple(want[key].shape)}'
+        f'{key} {_shape(have[key])}, not {_shape(want[key])}'
         for key in want
-        if key in have and have[key].shape != want[key].shape
+        if key in have and _shape(have[key]) != _shape(want[key])
     ]
     unexpected = [key for key in have if required(key) and key not in want]
     problems = [
@@ -158,6 +158,10 @@ def require_matching(
             f'the checkpoint does not fit {type(module).__name__}: {fitting} of {len(want)} tensors match; most likely '
             f'it is {cause}; {"; ".join(problems)}'
         )
+
+
+def _shape(value) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def non_finite(module: nn.Module, state_dict: dict) -> list[str]:
