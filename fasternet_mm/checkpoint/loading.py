@@ -124,16 +124,16 @@ def require_file(filename: str) -> Path:
         return path
     scheme, _, rest = filename.partition('://')
     if rest:
-        known = [prefix for prefix in CheckpointLoader._schemes if prefix.endswith('://')]
-        near = difflib.get_close_matches(f'{scheme}://', known, 1)
-        advice = f'did you mean {near[0]}{rest}?' if near else f'known are {", ".join(known)}'
-        if scheme == 'file':
+        known = [prefix for prefix in CheckpointLoader._schemes if re.fullmatch('[a-z-]+://', prefix)]
+        near = difflib.get_close_matches(f'{scheme.lower()}://', known, 1)
+        advice = f'did you mean {near[0]}{rest}?' if near else f'known are {", ".join(known)}, and the path of a file'
+        if scheme.lower() == 'file':
             advice = f'give the path alone: {unquote(urlparse(filename).path)}'
         raise CheckpointError(f'no checkpoint can be had from {filename!r}: {scheme}:// is unknown; {advice}')
     if path.is_dir():
         files = sorted(file.name for file in path.glob('*.pth'))
         advice = f'name one of the files in it: {listed(files)}' if files else 'give the path of a .pth file or a URL'
-        raise CheckpointError(f'{filename} is a folder, not a checkpoint; {advice}')
+        raise CheckpointError(f'{filename!r} is a folder, not a checkpoint; {advice}')
     raise MissingCheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
 
 

@@ -175,8 +175,8 @@ def _require_tensors(state_dict: dict, own: dict) -> None:
     ]
     if strange:
         raise CheckpointError(
-            f'{len(strange)} of {len(state_dict)} entries in the file are no tensors: {listed(strange)}; write it again '
-            'with tensors in their place'
+            f'{len(strange)} of {len(state_dict)} entries in the file are no tensors: {listed(strange)}; write it '
+            'again with tensors in their place'
         )
 
 
