@@ -154,9 +154,19 @@ def cached_file(url: str) -> Path:
     return Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
 
 
+def split_url(source: str) -> tuple[str, str]:
+    """Return a URL and the SHA-256 after it, or ''; raise CheckpointError where either is none."""
+    url, mark, sha256 = source.partition('#sha256=')
+    if mark and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
+        raise CheckpointError(f'{source!r} ends in no SHA-256: after #sha256= come 64 hexadecimal digits')
+    if Path(urlparse(url).path).name in ('', '..'):
+        raise CheckpointError(f'{source!r} names no file; give the URL of the file itself')
+    return url, sha256.lower()
+
+
 def load_url(source: str, cached: Path, map_location):
     """Load a URL as :func:`load_from_http`, kept as the file `cached`."""
-    url, _, sha256 = source.partition('#sha256=')
+    url, sha256 = split_url(source)
     failure = None
     if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not _is_kept(url, cached):  # one process a node
         try:
@@ -171,7 +181,7 @@ def load_url(source: str, cached: Path, map_location):
             'model.backbone.init_cfg.checkpoint=FILE or load_from=FILE (None trains from random weights), when testing '
             'the CHECKPOINT argument, in Python pretrained=FILE.'
         ) from failure
-    if sha256 and (digest := file_sha256(cached)) != sha256.lower():
+    if sha256 and (digest := file_sha256(cached)) != sha256:
         raise CheckpointError(f'{cached} has the SHA-256 {digest}, not {sha256}; remove it and try again')
     try:
         return load_from_local(str(cached), map_location)
@@ -214,7 +224,7 @@ def _download(url: str, target: Path, sha256: str) -> None:
     problem = None
     if announced and size != announced:  # torch does not notice that a connection ended too early
         problem = f'{size} of {announced} bytes arrived'
-    elif sha256 and (digest := file_sha256(partial)) != sha256.lower():
+    elif sha256 and (digest := file_sha256(partial)) != sha256:
         problem = f'its SHA-256 is {digest}, not {sha256}'
     if problem:
         partial.unlink()

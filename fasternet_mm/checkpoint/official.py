@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
-from .loading import cached_file, file_sha256, load_url, require_file
+from .loading import cached_file, file_sha256, load_url, require_file, split_url
 
 SCHEME = 'fasternet://'
 _RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
@@ -68,6 +68,8 @@ def checkpoint_sha256(checkpoint: str | None) -> str | None:
 def require_source(checkpoint: str) -> None:
     """Raise CheckpointError where `checkpoint` is a local file that is not there, or of no known scheme or name."""
     if checkpoint.startswith(SCHEME):
-        official_url(checkpoint)
+        split_url(official_url(checkpoint))
+    elif checkpoint.startswith(('http://', 'https://')):
+        split_url(checkpoint)
     elif CheckpointLoader._get_checkpoint_loader(checkpoint) is CheckpointLoader._schemes['']:
         require_file(checkpoint)
