@@ -150,7 +150,7 @@ class _Rehearsal:
         bad = [f'{name} ({flaw})' for name, source in sources.items() if (flaw := _flaw(own[name], source))]
         bad = bad or [f'{name} (NaN or infinite)' for name in non_finite(module, sources)]
         if bad:
-            raise CheckpointError(f'{len(bad)} of the {len(sources)} tensors in the file are of no use: {listed(bad)}')
+            raise CheckpointError(f'{len(bad)} of the {len(sources)} tensors in the file cannot be used: {listed(bad)}')
 
 
 def _flaw(target: Tensor, source: Tensor) -> str | None:

@@ -25,9 +25,8 @@ def require_resumable(runner: Runner, checkpoint: dict) -> None:
     for name in ('epoch', 'iter'):
         _require(_is_count(meta.get(name)), f'its meta.{name} is {meta.get(name)!r}, not a number of {name}s')
     seed = meta.get('seed')
-    _require(
-        seed is None or (_is_count(seed) and seed < 2**32), f'its meta.seed is {seed!r}, not an integer below 2**32'
-    )
+    is_seed = seed is None or (_is_count(seed) and seed < 2**32)
+    _require(is_seed, f'its meta.seed is {seed!r}, not an integer in 0..2**32-1')
     for name in ('log_scalars', 'runtime_info', 'resumed_keys'):
         part = hub.get(name)
         named = isinstance(part, dict) and all(isinstance(key, str) and key.isprintable() for key in part)
@@ -43,7 +42,7 @@ def require_resumable(runner: Runner, checkpoint: dict) -> None:
 
 def _require(holds: bool, problem: str) -> None:
     if not holds:
-        raise CheckpointError(f'no training can go on from this checkpoint: {problem}; {_ADVICE}')
+        raise CheckpointError(f'no training can go on from it: {problem}; {_ADVICE}')
 
 
 def _is_count(value) -> bool:

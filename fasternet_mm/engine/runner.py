@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
 from ..checkpoint import load_strict, require_filling
-from ..errors import UserError
+from ..errors import CheckpointError, UserError
 from .resume import require_resumable
 
 LAUNCHERS = {
@@ -95,9 +95,12 @@ class FittingCheckpointHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
-        require_filling(model, checkpoint)
-        if runner._resume:  # as mmengine's EMAHook asks
-            require_resumable(runner, checkpoint)
+        try:
+            require_filling(model, checkpoint)
+            if runner._resume:  # as mmengine's EMAHook asks
+                require_resumable(runner, checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f'{runner._load_from or "the checkpoint"}: {error}') from error
 
 
 def build_runner(cfg: Config) -> Runner:
