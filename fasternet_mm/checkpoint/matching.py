@@ -45,9 +45,10 @@ def require_filling(model: nn.Module, checkpoint) -> dict:
         CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
     """
     own = _own_tensors(model)
-    layout, state_dict, _ = fit_layout(state_dict_of(checkpoint), own)
+    state_dict = state_dict_of(checkpoint)
+    _require_tensors(state_dict, own)
+    layout, state_dict, _ = fit_layout(state_dict, own)
     with _naming(layout):
-        _require_tensors(state_dict, own)
         rehearsal = _rehearse(model, state_dict)
         if not rehearsal.complete:
             rehearsal.apply_rules(state_dict)  # they know the likelier cause
@@ -100,9 +101,9 @@ def checked(load_state_dict: Callable) -> Callable:
 
 def _fitted(module: nn.Module, state_dict: dict) -> dict:
     own = _own_tensors(module)
+    _require_tensors(state_dict, own)
     layout, fitted, left_out = fit_layout(state_dict, own)
     with _naming(layout):
-        _require_tensors(fitted, own)
         rehearsal = _rehearse(module, fitted)
         refused = rehearsal.apply_rules(fitted)
         rehearsal.require_sound(module, own)

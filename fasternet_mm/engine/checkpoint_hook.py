@@ -83,9 +83,9 @@ class AtomicCheckpointHook(CheckpointHook):
         bad = non_finite(model, checkpoint['state_dict']) + non_finite(model, checkpoint.get('ema_state_dict', {}))
         if bad:
             raise UserError(
-                f'the training has diverged by iteration {checkpoint["meta"]["iter"]}: {len(bad)} of its parameters and '
-                f'BN statistics are not finite ({listed(bad)}); this checkpoint was not saved, and those before it were '
-                f'kept. {ADVICE}'
+                f'the training has diverged by iteration {checkpoint["meta"]["iter"]}: {len(bad)} parameters and BN '
+                f'statistics are not finite ({listed(bad)}); this checkpoint was not saved, and the others were kept. '
+                f'{ADVICE}'
             )
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:

@@ -52,8 +52,10 @@ def _is_count(value) -> bool:
 def _require_optimizer(optimizer: Optimizer, state) -> None:
     kind = type(optimizer).__name__
     theirs, ours = state.get('param_groups') if isinstance(state, dict) else None, optimizer.param_groups
-    groups = isinstance(theirs, list) and all(isinstance(group.get('params'), list) for group in theirs)
-    _require(groups and isinstance(state.get('state'), dict), f"its optimizer's state is none that {kind} could have")
+    grouped = isinstance(theirs, list) and all(
+        isinstance(group, dict) and isinstance(group.get('params'), list) for group in theirs
+    )
+    _require(grouped and isinstance(state.get('state'), dict), f"its optimizer's state is none that {kind} could have")
     _require(
         len(theirs) == len(ours),
         f'its optimizer has {len(theirs)} groups of parameters, that of the config {len(ours)} (paramwise_cfg)',
