@@ -1,7 +1,8 @@
-"""Whatever a checkpoint file holds: it is loaded as it was written, or one error names it; and nothing else is touched."""
+"""Whatever a checkpoint file holds: it is loaded as it was written, or one error names it; no other file is touched."""
 
 import copy
 import io
+import itertools
 import math
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.registry import MODELS
@@ -20,9 +22,9 @@ from fasternet_mm import AtomicCheckpointHook
 from fasternet_mm.checkpoint import load_strict, require_source
 from fasternet_mm.engine.runner import FittingCheckpointHook
 from fasternet_mm.errors import CheckpointError
-from tests.helpers.tools import _process_state
 
 ADAMW = dict(type='AdamW', lr=0.1)
+RUNS = itertools.count()  # each with a message hub of its own
 
 
 class Line(BaseModel):
@@ -38,23 +40,22 @@ class Line(BaseModel):
 
 def train(work_dir, epochs=2, resume=None, model=None, optimizer=ADAMW, schedules=1, checkpoint=None, **optim_wrapper):
     optim_wrapper = dict(optimizer=optimizer, **optim_wrapper)
-    with _process_state():  # a message hub of its own
-        runner = Runner(
-            model or Line(),
-            work_dir=str(work_dir),
-            train_dataloader=dict(dataset=[0, 1], batch_size=1, sampler=dict(type='DefaultSampler')),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=optim_wrapper,
-            param_scheduler=[dict(type='ExponentialLR', gamma=0.9) for _ in range(schedules)],
-            default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, **(checkpoint or {}))),
-            experiment_name=str(work_dir),
-            load_from=None if resume is None else str(resume),
-            resume=resume is not None,
-            cfg=Config(dict(optim_wrapper=optim_wrapper)),
-        )
-        if resume is not None:
-            runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-        runner.train()
+    runner = Runner(
+        model or Line(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(dataset=[0, 1], batch_size=1, sampler=dict(type='DefaultSampler')),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=optim_wrapper,
+        param_scheduler=[dict(type='ExponentialLR', gamma=0.9) for _ in range(schedules)],
+        default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, **(checkpoint or {}))),
+        experiment_name=f'{work_dir}-{next(RUNS)}',
+        load_from=None if resume is None else str(resume),
+        resume=resume is not None,
+        cfg=Config(dict(optim_wrapper=optim_wrapper)),
+    )
+    if resume is not None:
+        runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+    runner.train()
     return runner
 
 
@@ -81,7 +82,7 @@ def names(folder: Path) -> list[str]:
 def hook_in(folder: Path, **arguments) -> AtomicCheckpointHook:
     hook = AtomicCheckpointHook(**arguments)
     hook.out_dir = str(folder)
-    hook.file_backend = __import__('mmengine').fileio.LocalBackend()
+    hook.file_backend = LocalBackend()
     return hook
 
 
@@ -99,18 +100,20 @@ def test_a_name_of_our_own_is_meant_in_our_folder(tmp_path, name, folder):
     assert hook_in(tmp_path, filename_tmpl=OWN[name])._own(folder + name) == str(tmp_path / name)
 
 
-@pytest.mark.parametrize('path', ['epoch_.pth', 'epoch_1.pth.bak', 'my_epoch_1.pth', 'epoch_1.pth\n', '', '..', '.', None, 3, [],
-                                  'best_epoch_1', 'epoch_1xpth', 'train.py', '/etc/passwd', 'epoch_1.pth/', 'epoch_1.pth/..'])  # fmt: skip
+NOT_OWN = ['epoch_.pth', 'epoch_1.pth.bak', 'my_epoch_1.pth', 'epoch_1.pth\n', 'epoch_1.pth/', 'epoch_1.pth/..', 'best_epoch_1',
+           'epoch_1xpth', 'train.py', '/etc/passwd', '', '..', '.', None, 3, []]  # fmt: skip
+
+
+@pytest.mark.parametrize('path', NOT_OWN)
 def test_any_other_name_is_not_ours(tmp_path, path):
     assert hook_in(tmp_path)._own(path) is None
 
 
+@settings(max_examples=50, deadline=None)
 @given(path=st.text() | st.from_regex(r'[./\\]*(best_.*)?epoch_\d+\.pth[./\\]*', fullmatch=True))
 def test_no_path_leaves_our_folder(path):
     own = hook_in(Path('/work'))._own(path)
-    assert own is None or (
-        Path(own).parent == Path('/work') and Path(own).name.endswith('.pth') and '..' not in Path(own).parts
-    )
+    assert own is None or (own.startswith('/work/') and own.endswith('.pth') and '/' not in own[6:])
 
 
 FORGED = {
@@ -191,7 +194,7 @@ def test_a_training_goes_on_whole_or_not_at_all(tmp_path, trained, case):
 
 
 CHANGED = {
-    'another optimizer': (dict(optimizer=dict(type='SGD', lr=0.1)), 'its optimizer has betas, .*, where SGD, .* has momentum'),
+    'another optimizer': (dict(optimizer=dict(type='SGD', lr=0.1)), 'has betas, .*, where SGD, .* has momentum'),
     'other groups': (dict(paramwise_cfg=dict(bias_lr_mult=2.0)), 'has 1 groups of parameters, that of the config 2'),
     'other schedules': (dict(schedules=2), 'holds 1 schedules of the learning rate, and the config has 2'),
     'another model': (dict(model=Line(3)), r'layer\.weight \(1, 2\), not \(1, 3\)'),
@@ -279,9 +282,7 @@ def test_half_precision_and_other_entries_are_welcome(model, tmp_path):
     assert torch.equal(model.state_dict()[WEIGHT], content[WEIGHT].float())
 
 
-values = st.sampled_from(
-    [None, 'text', 3, 0.5, [1.0], {}, np.zeros(3), torch.zeros(()), torch.zeros(3), torch.zeros(2, 0)]
-)
+values = st.sampled_from([None, 'text', 3, [1.0], {}, np.zeros(3), torch.zeros(()), torch.zeros(3), torch.zeros(2, 0)])
 
 
 @settings(max_examples=60, deadline=None)
@@ -338,10 +339,8 @@ WHOLE = bytes_of(SMALL)
 
 
 def is_small(content) -> bool:
-    tensors = content['state_dict']
-    return content['meta'] == SMALL['meta'] and all(
-        torch.equal(tensors[name], t) for name, t in SMALL['state_dict'].items()
-    )
+    same = (torch.equal(content['state_dict'][name], tensor) for name, tensor in SMALL['state_dict'].items())
+    return content['meta'] == SMALL['meta'] and all(same)
 
 
 @settings(max_examples=150, deadline=None)
