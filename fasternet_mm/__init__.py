@@ -9,7 +9,7 @@ from . import patches
 
 patches.install()  # first: mmcv's operators must be there before anything imports mmdet.models
 
-from .engine import AtomicCheckpointHook, ExactResumeHook  # noqa: E402
+from .engine import AtomicCheckpointHook, ExactResumeHook, FiniteLossHook  # noqa: E402
 from .models import FasterNet, FasterNetBlock, FasterNetClsHead, PartialConv2d  # noqa: E402
 from .version import __version__  # noqa: E402
 
@@ -19,6 +19,7 @@ __all__ = [
     'FasterNet',
     'FasterNetBlock',
     'FasterNetClsHead',
+    'FiniteLossHook',
     'PartialConv2d',
     '__version__',
 ]

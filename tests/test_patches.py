@@ -64,8 +64,8 @@ STATE = {
         for scope in ('mmengine', 'mmdet', 'mmpretrain')
     ],
     'MODELS of mmpretrain: FasterNetClsHead': lambda: mmpretrain.registry.MODELS.get('FasterNetClsHead'),
-    'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook': lambda: entries(
-        mmengine.registry.HOOKS.module_dict, 'AtomicCheckpointHook', 'ExactResumeHook'
+    'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook, FiniteLossHook': lambda: entries(
+        mmengine.registry.HOOKS.module_dict, 'AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook'
     ),
     "mmengine's file backend 'atomic'": lambda: mmengine.fileio.backends.backends.get('atomic'),
     "mmpretrain's ModelHub: six FasterNets": lambda: sorted(n for n in ModelHub._models_dict if 'fasternet' in n),

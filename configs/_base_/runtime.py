@@ -4,6 +4,7 @@ custom_imports = dict(imports=['fasternet_mm'], allow_failed_imports=False)
 checkpoint_hook = dict(type='AtomicCheckpointHook', max_keep_ckpts=3)
 run_hooks = [
     dict(type='ExactResumeHook'),
+    dict(type='FiniteLossHook'),
     # every process trains its own BN statistics; average them before they are saved or evaluated
     dict(type='SyncBuffersHook'),
 ]

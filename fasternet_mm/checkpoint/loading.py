@@ -1,5 +1,6 @@
 """mmengine's checkpoint loaders for local files and URLs, with errors that say what to do."""
 
+import difflib
 import hashlib
 import io
 import os
@@ -9,12 +10,13 @@ import re
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 from urllib.request import urlopen
 
 import torch
 from mmengine.dist import barrier
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 
 from ..errors import (
     CheckpointError,
@@ -24,6 +26,7 @@ from ..errors import (
     RefusedCheckpointError,
 )
 from ..files import PARTIAL, AtomicLocalBackend
+from .rules import listed
 
 
 def load_from_local(filename: str, map_location=None):
@@ -39,7 +42,12 @@ def load_from_local(filename: str, map_location=None):
         if path.suffix == '.safetensors':
             named = isinstance(map_location, (str, torch.device))
             return safetensors_torch().load_file(path, device=str(map_location) if named else 'cpu')
-        return torch.load(path, map_location=map_location)
+        _require_whole(path)
+        checkpoint = torch.load(path, map_location=map_location)
+        _require_names(checkpoint, filename)
+        return checkpoint
+    except PermissionError as error:
+        raise CheckpointError(f'{filename} cannot be read: {error.strerror}') from error
     except (CheckpointError, torch.cuda.OutOfMemoryError):
         raise
     except pickle.UnpicklingError as error:
@@ -66,6 +74,34 @@ def load_from_local(filename: str, map_location=None):
         ) from error
 
 
+def _require_whole(path: Path) -> None:
+    """Raise BadZipFile where a record of torch's zip format is not what was written; torch does not look.
+
+    A record without a checksum, as ``torch.serialization.set_crc32_options(False)`` writes all, has 0 in its place.
+    """
+    with open(path, 'rb') as file:
+        if file.read(4) != b'PK\3\4':  # as torch tells the format
+            return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(record.CRC for record in records) and (damaged := archive.testzip()):
+            raise zipfile.BadZipFile(f'the checksum of {damaged} differs')
+        # where this bit calls a record a folder, torch returns memory that it never filled
+        if any(record.external_attr & 0x10 and not record.is_dir() for record in records):
+            raise zipfile.BadZipFile('a record is marked as a folder')
+
+
+def _require_names(checkpoint, filename: str) -> None:
+    """Raise CheckpointError where mmengine would not find a dict of tensors by name."""
+    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    where = ' under state_dict' if weights is not checkpoint else ''
+    if not isinstance(weights, dict):
+        raise CheckpointError(f'{filename} holds a {type(weights).__name__}{where}, not a dict of tensors by name')
+    for name in weights:
+        if not isinstance(name, str) or not name.isprintable():
+            raise CheckpointError(f'{filename} holds no weights{where}: {name!r} is not the name of a tensor')
+
+
 def safetensors_torch():
     """Return the module ``safetensors.torch``.
 
@@ -80,11 +116,25 @@ def safetensors_torch():
 
 
 def require_file(filename: str) -> Path:
-    """Return the path of the local file `filename`; raise MissingCheckpointError where it does not exist."""
+    """Return the path of the local file `filename`; raise CheckpointError where there is none, or it is empty."""
     path = Path(os.path.expanduser(filename))
-    if not path.is_file():
-        raise MissingCheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
-    return path
+    if path.is_file():
+        if not path.stat().st_size:
+            raise DamagedCheckpointError(f'{filename} is damaged or not a PyTorch checkpoint: it is empty')
+        return path
+    scheme, _, rest = filename.partition('://')
+    if rest:
+        known = [prefix for prefix in CheckpointLoader._schemes if re.fullmatch('[a-z-]+://', prefix)]
+        near = difflib.get_close_matches(f'{scheme.lower()}://', known, 1)
+        advice = f'did you mean {near[0]}{rest}?' if near else f'known are {", ".join(known)}, and the path of a file'
+        if scheme.lower() == 'file':
+            advice = f'give the path alone: {unquote(urlparse(filename).path)}'
+        raise CheckpointError(f'no checkpoint can be had from {filename!r}: {scheme}:// is unknown; {advice}')
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob('*.pth'))
+        advice = f'name one of the files in it: {listed(files)}' if files else 'give the path of a .pth file or a URL'
+        raise CheckpointError(f'{filename!r} is a folder, not a checkpoint; {advice}')
+    raise MissingCheckpointError(f'checkpoint not found: {filename} (give the path of a .pth file or a URL)')
 
 
 def load_from_http(filename: str, map_location=None):
@@ -104,9 +154,19 @@ def cached_file(url: str) -> Path:
     return Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
 
 
+def split_url(source: str) -> tuple[str, str]:
+    """Return a URL and the SHA-256 after it, or ''; raise CheckpointError where either is none."""
+    url, mark, sha256 = source.partition('#sha256=')
+    if mark and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
+        raise CheckpointError(f'{source!r} ends in no SHA-256: after #sha256= come 64 hexadecimal digits')
+    if Path(urlparse(url).path).name in ('', '..'):
+        raise CheckpointError(f'{source!r} names no file; give the URL of the file itself')
+    return url, sha256.lower()
+
+
 def load_url(source: str, cached: Path, map_location):
     """Load a URL as :func:`load_from_http`, kept as the file `cached`."""
-    url, _, sha256 = source.partition('#sha256=')
+    url, sha256 = split_url(source)
     failure = None
     if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not _is_kept(url, cached):  # one process a node
         try:
@@ -121,7 +181,7 @@ def load_url(source: str, cached: Path, map_location):
             'model.backbone.init_cfg.checkpoint=FILE or load_from=FILE (None trains from random weights), when testing '
             'the CHECKPOINT argument, in Python pretrained=FILE.'
         ) from failure
-    if sha256 and (digest := file_sha256(cached)) != sha256.lower():
+    if sha256 and (digest := file_sha256(cached)) != sha256:
         raise CheckpointError(f'{cached} has the SHA-256 {digest}, not {sha256}; remove it and try again')
     try:
         return load_from_local(str(cached), map_location)
@@ -164,7 +224,7 @@ def _download(url: str, target: Path, sha256: str) -> None:
     problem = None
     if announced and size != announced:  # torch does not notice that a connection ended too early
         problem = f'{size} of {announced} bytes arrived'
-    elif sha256 and (digest := file_sha256(partial)) != sha256.lower():
+    elif sha256 and (digest := file_sha256(partial)) != sha256:
         problem = f'its SHA-256 is {digest}, not {sha256}'
     if problem:
         partial.unlink()
@@ -176,10 +236,10 @@ def _download(url: str, target: Path, sha256: str) -> None:
 
 def _globals_of(path: Path) -> list[str] | None:
     """Return what a file's pickles name besides weights, without running them; None if there is no whole pickle."""
-    if zipfile.is_zipfile(path):
+    try:
         with zipfile.ZipFile(path) as archive:
             content = b''.join(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl'))
-    else:
+    except zipfile.BadZipFile:
         content = path.read_bytes()
     # torch's old format is several pickles in a row (a magic number, the protocol, the system, the content), then bytes
     wanted = 4 if torch.serialization.MAGIC_NUMBER.to_bytes(10, 'little') in content[:32] else 1

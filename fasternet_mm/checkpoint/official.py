@@ -1,10 +1,13 @@
 """The authors' published weights, by name."""
 
+import difflib
 import hashlib
 from pathlib import Path
 
+from mmengine.runner import CheckpointLoader
+
 from ..errors import CheckpointError
-from .loading import cached_file, file_sha256, load_url, require_file
+from .loading import cached_file, file_sha256, load_url, require_file, split_url
 
 SCHEME = 'fasternet://'
 _RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
@@ -30,7 +33,9 @@ def official_url(name: str) -> str:
     """
     name, *fragment = name.removeprefix(SCHEME).partition('#')
     if name not in _FILES:
-        raise CheckpointError(f'{SCHEME}{name} is none of the official weights: {", ".join(_FILES)}')
+        near = difflib.get_close_matches(name, _FILES, 1)
+        advice = f'; did you mean {SCHEME}{near[0]}?' if near else ''
+        raise CheckpointError(f'{SCHEME}{name} is none of the official weights: {", ".join(_FILES)}{advice}')
     return _RELEASE + _FILES[name] + ''.join(fragment)
 
 
@@ -61,8 +66,10 @@ def checkpoint_sha256(checkpoint: str | None) -> str | None:
 
 
 def require_source(checkpoint: str) -> None:
-    """Raise CheckpointError where `checkpoint` is a local file that does not exist, or no known ``fasternet://NAME``."""
+    """Raise CheckpointError where `checkpoint` is a local file that is not there, or of no known scheme or name."""
     if checkpoint.startswith(SCHEME):
-        official_url(checkpoint)
-    elif '://' not in checkpoint:
+        split_url(official_url(checkpoint))
+    elif checkpoint.startswith(('http://', 'https://')):
+        split_url(checkpoint)
+    elif CheckpointLoader._get_checkpoint_loader(checkpoint) is CheckpointLoader._schemes['']:
         require_file(checkpoint)

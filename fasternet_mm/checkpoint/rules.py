@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
@@ -74,7 +74,7 @@ def _variant(state_dict: dict, prefix: str) -> tuple[int, tuple[int, ...]] | Non
     stem = state_dict.get(f'{prefix}patch_embed.proj.weight')
     pattern = re.compile(re.escape(prefix) + r'stages\.(\d+)\.blocks\.(\d+)\.spatial_mixing\.')
     blocks = {(int(m[1]), int(m[2])) for m in map(pattern.match, state_dict) if m}
-    if stem is None or not blocks:
+    if not blocks or not _shape(stem):
         return None
     stages = sorted({stage for stage, _ in blocks})
     return stem.shape[0], tuple(sum(stage == s for s, _ in blocks) for stage in stages)
@@ -94,10 +94,10 @@ def check_head(head: nn.Module, state_dict: dict, prefix: str) -> list[str]:
         print_log('The checkpoint has no classification head: the head keeps its initial weights.', 'current', 30)
         return []
     linear = [f'{prefix}fc.weight', f'{prefix}fc.bias']
-    classes = {len(state_dict[name]) for name in linear if name in state_dict}
+    classes = {shape[0] for name in linear if (shape := _shape(state_dict.get(name)))}
     if f'{prefix}conv.weight' not in state_dict:
         cause = 'a file of another kind of head'
-    elif state_dict[f'{prefix}conv.weight'].shape != head.conv.weight.shape:
+    elif _shape(state_dict[f'{prefix}conv.weight']) != _shape(head.conv.weight):
         cause = 'a file of another variant'
     elif classes and classes != {head.fc.out_features}:
         counts = f'the file has {max(classes)} classes, the model {head.fc.out_features}'
@@ -141,9 +141,9 @@ def require_matching(
     have = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
     missing = [key for key in want if key not in have]
     misshaped = [
-        f'{key} {tuple(have[key].shape)}, not {tuple(want[key].shape)}'
+        f'{key} {_shape(have[key])}, not {_shape(want[key])}'
         for key in want
-        if key in have and have[key].shape != want[key].shape
+        if key in have and _shape(have[key]) != _shape(want[key])
     ]
     unexpected = [key for key in have if required(key) and key not in want]
     problems = [
@@ -161,6 +161,27 @@ def require_matching(
         )
 
 
+def _shape(value) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def non_finite(module: nn.Module, state_dict: dict) -> list[str]:
+    """Return the names of the parameters and BN statistics of `module` that are NaN or infinite in `state_dict`.
+
+    Other buffers may be so on purpose, as a mask of -inf is. DDP's ``module.`` before a name is no difference.
+    """
+    checked = {name for name, _ in module.named_parameters()}
+    checked |= {name for name, _ in module.named_buffers() if name.endswith(('running_mean', 'running_var'))}
+    tensors = {name: tensor for name, tensor in state_dict.items() if name.removeprefix('module.') in checked}
+    return [name for name, tensor in tensors.items() if not is_finite(tensor)]
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether no element is NaN or infinite."""
+    # a sum that is finite tells, and takes a tenth of the time; one that is not may have overflowed
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
 def counts(name: str) -> bool:
     """Return whether a tensor of this name must match: old files lack BN's counter of batches."""
     return not name.endswith('num_batches_tracked')
@@ -168,4 +189,5 @@ def counts(name: str) -> bool:
 
 def listed(names: list[str]) -> str:
     """Return the first names as a list for an error or the log."""
-    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+    shown = (name if name.isprintable() else repr(name) for name in names[:_SHOWN])
+    return ', '.join(shown) + (', ...' if len(names) > _SHOWN else '')

@@ -1,14 +1,21 @@
-"""A CheckpointHook that a kill at any moment cannot rob of its last whole checkpoint."""
+"""A CheckpointHook that neither a kill, nor a diverged training, nor a forged file can rob of a good checkpoint."""
 
+import math
+import re
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
+from string import Formatter
 from tempfile import TemporaryDirectory
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 
+from ..checkpoint.rules import listed, non_finite
+from ..errors import UserError
 from ..files import PARTIAL, AtomicLocalBackend
+from .finite_loss_hook import ADVICE
 
 
 class _DeletionsHeld:
@@ -45,17 +52,41 @@ class AtomicCheckpointHook(CheckpointHook):
     A new checkpoint is written under a temporary name, renamed when it is whole, noted in ``last_checkpoint``, and
     only then are the ones beyond `max_keep_ckpts` (and the previous best one) deleted. mmengine deletes first, writes
     in place, and truncates ``last_checkpoint`` before it fills it.
+
+    Only files that this hook names itself, in its own folder, are ever deleted, whatever a resumed checkpoint says;
+    and none for the sake of weights that are not finite: these end the training with a UserError, and are not saved.
     """
 
     def before_train(self, runner) -> None:
         if self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend='atomic')
-        super().before_train(runner)  # which also deletes what a kill before its deletion left behind
+        info = runner.message_hub.runtime_info  # with what a resumed checkpoint says was kept, and was the best
+        kept = info.pop('keep_ckpt_ids', None)  # from mmengine's hook, which would delete at once
+        for key in [key for key in info if str(key).startswith('best_score') and not _is_score(info[key])]:
+            del info[key]
+        super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
-            for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # and this one a kill during a save
+            for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # what a kill during a save left behind
                 partial.unlink()
         if self.max_keep_ckpts > 0:
-            self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
+            now = runner.epoch if self.by_epoch else runner.iter
+            steps = kept if isinstance(kept, (list, tuple)) else ()
+            self.keep_ckpt_ids = deque(sorted({step for step in steps if type(step) is int and 0 <= step <= now}))
+        if getattr(self, 'best_ckpt_path', None) is not None:
+            self.best_ckpt_path = self._own(self.best_ckpt_path)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[key] = self._own(path)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Raise UserError, before anything is written or deleted, where a weight or a statistic is not finite."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        bad = non_finite(model, checkpoint['state_dict']) + non_finite(model, checkpoint.get('ema_state_dict', {}))
+        if bad:
+            raise UserError(
+                f'the training has diverged by iteration {checkpoint["meta"]["iter"]}: {len(bad)} parameters and BN '
+                f'statistics are not finite ({listed(bad)}); this checkpoint was not saved, and the others were kept. '
+                f'{ADVICE}'
+            )
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         keep = self.max_keep_ckpts
@@ -84,7 +115,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _deletions_last(self):
-        """Delete after the block what is deleted inside it, and nothing if it fails."""
+        """Delete after the block what is deleted inside it and is our own, and nothing if it fails."""
         backend = self.file_backend
         self.file_backend = deletions = _DeletionsHeld(backend)
         try:
@@ -93,5 +124,26 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend = backend
         best = getattr(self, 'best_ckpt_path_dict', None) or {None: getattr(self, 'best_ckpt_path', None)}
         for delete, path in deletions.held:
-            if path not in (self.last_ckpt, *best.values()):  # written again under the same name
+            # not what was written again under the same name
+            if path == self._own(path) and path not in (self.last_ckpt, *best.values()):
                 delete(path)
+
+    def _own(self, path) -> str | None:
+        """Return where a checkpoint of the name of `path` is in our folder, or None where we name none so.
+
+        A work dir may have been copied since `path` was noted, and a forged file may note any path.
+        """
+        name = re.split(r'[/\\]', path)[-1] if isinstance(path, str) else ''
+        parts = Formatter().parse(self.filename_tmpl)
+        own = ''.join(re.escape(text) + ('' if field is None else '[0-9]+') for text, field, *_ in parts)
+        if not re.fullmatch(f'(best_.+_)?{own}', name):
+            return None
+        return self.file_backend.join_path(self.out_dir, name)
+
+
+def _is_score(value) -> bool:
+    """Return whether another score can be compared with `value`."""
+    try:
+        return not math.isnan(value)
+    except (TypeError, ValueError):
+        return False

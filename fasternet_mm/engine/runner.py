@@ -13,7 +13,8 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
 from ..checkpoint import load_strict, require_filling
-from ..errors import UserError
+from ..errors import CheckpointError, UserError
+from .resume import require_resumable
 
 LAUNCHERS = {
     'none': ('', ()),
@@ -87,14 +88,19 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
 
 
 class FittingCheckpointHook(Hook):
-    """Refuse a checkpoint that would leave any part of the model as it was, for testing and resuming."""
+    """Refuse a checkpoint that would leave any part of the model, or of a resumed training, as it was."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Raise CheckpointError, before mmengine loads the checkpoint, where it does not fill the whole model."""
+        """Raise CheckpointError, before mmengine loads the checkpoint, where it is not all that is needed."""
         model = runner.model
         while hasattr(model, 'module'):  # DDP, or test-time augmentation
             model = model.module
-        require_filling(model, checkpoint)
+        try:
+            require_filling(model, checkpoint)
+            if runner._resume:  # as mmengine's EMAHook asks
+                require_resumable(runner, checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f'{runner._load_from or "the checkpoint"}: {error}') from error
 
 
 def build_runner(cfg: Config) -> Runner:

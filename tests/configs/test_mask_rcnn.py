@@ -115,5 +115,5 @@ def test_data_and_batch(arch):
 
 def test_output_statistics_are_averaged_over_processes_and_runs_resume_exactly():
     cfg = config_of('s')
-    assert {hook.type for hook in cfg.custom_hooks} == {'ExactResumeHook', 'SyncBuffersHook'}
+    assert {hook.type for hook in cfg.custom_hooks} == {'ExactResumeHook', 'FiniteLossHook', 'SyncBuffersHook'}
     assert cfg.default_hooks.checkpoint.type == 'AtomicCheckpointHook'

@@ -63,7 +63,8 @@ hooks = [*cfg.custom_hooks, cfg.default_hooks.checkpoint]
 print(sorted(HOOKS.get(hook.type).__name__ for hook in hooks))
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.stdout.strip() == "['AtomicCheckpointHook', 'ExactResumeHook', 'SyncBuffersHook']", done.stderr[-2000:]
+    want = ['AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook', 'SyncBuffersHook']
+    assert done.stdout.strip() == str(want), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize('case', CASES)
