@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
-from ..files import PARTIAL, AtomicLocalBackend
+from ..files import AtomicLocalBackend, remove_leftovers
 
 
 class _DeletionsHeld:
@@ -52,8 +52,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend='atomic')
         super().before_train(runner)  # which also deletes what a kill before its deletion left behind
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
-            for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # and this one a kill during a save
-                partial.unlink()
+            remove_leftovers(self.out_dir)  # of a kill during a save
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
 
