@@ -18,7 +18,7 @@ from .runner import LAUNCHERS
 # what a full or failing disk and missing permissions are known by; a file that is not there can be a mistake of ours
 _OF_THE_SYSTEM = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EBUSY,
 }  # fmt: skip
 
 
@@ -58,9 +58,8 @@ class Terminated(BaseException):
 def command_line() -> Iterator[None]:
     """End a tool's main with one line on stderr where something outside the program is wrong.
 
-    A UserError, and an OSError that is the system's word on a file or disk, give status 1; Ctrl-C gives 130, and
-    SIGTERM 143, after the files at hand are in order. An error's notes are part of the line. Distributed processes end
-    together.
+    A UserError, a full disk, memory that ran out and the like give status 1; Ctrl-C gives 130, and SIGTERM 143, after
+    the files at hand are in order. An error's notes are part of the line. Distributed processes end together.
     """
     tool = Path(sys.argv[0]).name
     try:
@@ -79,12 +78,29 @@ def command_line() -> Iterator[None]:
     except UserError as error:
         _say(f'{tool}: error: {error}', error)
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in _OF_THE_SYSTEM:
+    except Exception as error:
+        fault = _fault(error)
+        if fault is None:
             raise
-        place = f': {error.filename}' if error.filename else ''
-        _say(f'{tool}: error: {error.strerror}{place}', error)
+        _say(f'{tool}: error: {fault}', error)
         sys.exit(1)
+
+
+def _fault(error: Exception) -> str | None:
+    """Return what happened outside the program that made it raise `error`; None where it may be its own mistake."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
+    # torch has no types for the next two
+    if isinstance(error, RuntimeError) and text.startswith('DataLoader worker'):
+        return (
+            f'{text.splitlines()[0]} If memory ran out: fewer num_workers, or a smaller batch_size, in the dataloader'
+        )
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
+        return (
+            f'out of memory ({text.splitlines()[0] if text else "no more to be had"}); a smaller batch_size needs less'
+        )
+    return None
 
 
 @contextmanager
@@ -96,6 +112,7 @@ def _terminable() -> Iterator[None]:
 
     def terminate(number, frame):
         signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise: the data loader's workers end, too
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)

@@ -90,19 +90,26 @@ def last_checkpoint(cfg: Config) -> str | None:
     noted = note.read_text(errors='replace').strip()
     if '://' in noted:  # a remote out_dir of the checkpoint hook
         return noted
-    folder = Path(cfg.work_dir)
-    if out_dir := cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir'):
-        folder = Path(out_dir, folder.resolve().name)  # as mmengine's hook has it
+    folder = _checkpoint_folder(cfg)
     own = folder / Path(noted).name
-    if not own.exists() or own.is_dir() and not any(own.iterdir()):
-        there = ', '.join(sorted(path.name for path in folder.glob('*.pth'))) or 'no .pth file'
+    if not noted or not own.exists():
         raise UserError(
-            f'{note} names {noted!r}, which is not in {folder} (there: {there}); name the checkpoint to go on from: '
-            '--resume FILE'
+            f'{note} names {noted!r}, which is not in {folder} (there: {_checkpoints(folder) or "no .pth file"}); name '
+            'the checkpoint to go on from: --resume FILE'
         )
     if not os.path.exists(noted) or not os.path.samefile(own, noted):
         print_log(f'{note} names {noted}, in another folder; going on from {own}')
     return str(own)
+
+
+def _checkpoint_folder(cfg: Config) -> Path:
+    """Return where the config's checkpoint hook puts its files, as mmengine's has it."""
+    out_dir = cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
+    return Path(out_dir, Path(cfg.work_dir).resolve().name) if out_dir else Path(cfg.work_dir)
+
+
+def _checkpoints(folder: Path) -> str:
+    return ', '.join(sorted(path.name for path in folder.glob('*.pth')))
 
 
 def _kept(cfg: Config) -> str:
@@ -111,6 +118,7 @@ def _kept(cfg: Config) -> str:
         checkpoint = last_checkpoint(cfg)
     except (UserError, OSError) as error:
         return str(error)
-    if checkpoint is None:
-        return 'no checkpoint was written yet'
-    return f'the last whole checkpoint is {checkpoint}; --resume goes on from it'
+    if checkpoint is not None:
+        return f'the last whole checkpoint is {checkpoint}; --resume goes on from it'
+    there = _checkpoints(_checkpoint_folder(cfg))
+    return f'{there} was written; --resume FILE goes on from it' if there else 'no checkpoint was written yet'
