@@ -88,4 +88,5 @@ def _require_place(path: Path, what: str, advice: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f'{what} is not writable ({error.strerror}: {error.filename}); {advice}') from error
+        reason = 'Not a directory' if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f'{what} is not writable ({reason}: {error.filename}); {advice}') from error

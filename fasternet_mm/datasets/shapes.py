@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..errors import UserError
-from ..files import partial_path, remove_leftovers
+from ..files import partial_path, remove_leftovers, require_writable
 
 CLASSES = ('circle', 'square', 'triangle')
 _VERSION = 1  # of the drawing code: counted up, an older set is drawn again
@@ -51,7 +51,7 @@ def generate_shapes(root: str | Path, num_train: int = 400, num_val: int = 60, s
     unknown = set(present) - ours
     _require_ours(root, unknown - _names(recipe))
     target = root.resolve()  # a link stays a link
-    target.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(target.parent, f'the folder of {root}')
     remove_leftovers(target.parent)
     drawn, old = partial_path(target), partial_path(target.with_name(f'{target.name}.old'))
     try:

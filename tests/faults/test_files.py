@@ -1,11 +1,10 @@
 """A file or folder is there whole or not at all, over nobody else's, and its place is tried before long work."""
 
-import json
 import os
 import platform
+import re
 import resource
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from fasternet_mm.checkpoint import convert_checkpoint
 from fasternet_mm.datasets import generate_shapes
 from fasternet_mm.errors import UserError
-from fasternet_mm.files import AtomicLocalBackend, partial_path, remove_leftovers, require_output
+from fasternet_mm.files import AtomicLocalBackend, remove_leftovers, require_output
 from tests.helpers import one_line
 from tests.helpers.golden import official_state_dict
 
@@ -163,40 +162,38 @@ PLACES = {
 
 @pytest.fixture
 def places(tmp_path):
-    (tmp_path / 'folder.pkl').mkdir()
-    (tmp_path / 'folder.png').mkdir()
-    (tmp_path / 'folder.pth').mkdir()
-    (tmp_path / 'file').write_text('')
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'file').touch()
     return tmp_path
 
 
 @pytest.mark.parametrize('place', PLACES)
-@pytest.mark.parametrize(
-    ('tool', 'ending'), [('test.py', '.pkl'), ('draw_detections.py', '.png'), ('convert_checkpoint.py', '.pth')]
-)
-def test_an_output_that_cannot_be_written_is_found_first(trained_detector, run_tool, places, tool, ending, place):
+def test_a_place_where_nothing_can_be_written(places, place):
     path, message = PLACES[place]
+    with pytest.raises(UserError, match=f'^--out {places / path} {re.escape(message)}'):
+        require_output(places / path, '--out')
+
+
+def test_an_output_that_cannot_be_written_is_found_first(trained_detector, run_tool, places):
     config, checkpoint = trained_detector
-    out = places / (path + ending)
-    if tool == 'convert_checkpoint.py':
-        arguments = [checkpoint, out, '--to', 'mm']
-    else:
-        arguments = [config, checkpoint, '--out', out]
-    if tool == 'test.py':
-        arguments += ['--work-dir', places / 'work']
-    done = run_tool(tool, *arguments, check=False)
-    line = one_line(done)
-    assert f'{"DST" if tool == "convert_checkpoint.py" else "--out"} {out} ' in line and message in line
-    assert 'Checkpoint layout' not in done.stdout  # nothing was loaded
+    out = places / 'file' / 'out'
+    for tool, option, *arguments in (
+        ('test.py', '--out', config, checkpoint, '--work-dir', places / 'work', '--out', f'{out}.pkl'),
+        ('draw_detections.py', '--out', config, checkpoint, '--out', f'{out}.png'),
+        ('convert_checkpoint.py', 'DST', checkpoint, '--to', 'mm', f'{out}.pth'),
+        ('export.py', '--out', config, checkpoint, '--out', f'{out}.onnx'),
+    ):
+        done = run_tool(tool, *arguments, check=False)
+        assert f'{tool}: error: {option} {out}.' in one_line(done) and 'is not writable (Not a dir' in one_line(done)
+        assert 'Checkpoint layout' not in done.stdout  # nothing was loaded
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
 def test_a_work_dir_that_cannot_be_written_is_found_first(trained_detector, run_tool, places, tool):
     config, checkpoint = trained_detector
-    for work_dir in (places / 'file', '/proc/nowhere'):
-        arguments = [config, *([checkpoint] if tool == 'test.py' else []), '--work-dir', work_dir]
-        line = one_line(run_tool(tool, *arguments, check=False))
-        assert f'{tool}: error: the work dir {work_dir} is not writable' in line
+    arguments = [config, *([checkpoint] if tool == 'test.py' else []), '--work-dir', '/proc/nowhere']
+    line = one_line(run_tool(tool, *arguments, check=False))
+    assert f'{tool}: error: the work dir /proc/nowhere is not writable' in line
 
 
 def test_pictures_that_cannot_be_written_are_found_first(trained_detector, run_tool, places):
