@@ -92,7 +92,7 @@ def last_checkpoint(cfg: Config) -> str | None:
         return noted
     folder = _checkpoint_folder(cfg)
     own = folder / Path(noted).name
-    if not noted or not own.exists():
+    if own not in folder.glob('*'):  # nor is the folder itself, or its parent
         raise UserError(
             f'{note} names {noted!r}, which is not in {folder} (there: {_checkpoints(folder) or "no .pth file"}); name '
             'the checkpoint to go on from: --resume FILE'

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from mmengine.config import Config
 
 from fasternet_mm.engine.work_dir import LOCK, last_checkpoint, training_in
@@ -86,48 +85,55 @@ def test_other_processes_of_the_same_training_take_no_lock(other_training, cfg, 
         pass
 
 
-def test_testing_takes_none(other_training, trained_detector, run_tool, cfg):
-    run_tool('test.py', *trained_detector, '--work-dir', cfg.work_dir)
+def test_testing_takes_none(other_training, cfg, run_tool, tiny_config, tmp_path):
+    (tmp_path / 'broken.pth').write_bytes(b'broken')
+    line = one_line(run_tool('test.py', tiny_config(), tmp_path / 'broken.pth', check=False))
+    assert 'broken.pth is damaged' in line  # it came as far as that
 
 
 # last_checkpoint
 
 
 @pytest.fixture
-def trained(trained_detector, tmp_path):
-    """A copy of a work dir whose note names the original."""
-    config, checkpoint = trained_detector
-    shutil.copytree(checkpoint.parent, tmp_path / 'copy')
-    return config, checkpoint, tmp_path / 'copy'
+def copied(cfg, tmp_path) -> tuple:
+    """A work dir that was copied with its note, which names the original."""
+    for folder in ('original', 'work'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'epoch_1.pth').write_bytes(b'broken')
+        (tmp_path / folder / 'last_checkpoint').write_text(f'{tmp_path}/original/epoch_1.pth')
+    return tmp_path / 'original', tmp_path / 'work'
 
 
-def test_a_copied_work_dir_goes_on_from_its_own_file(trained, run_tool):
-    config, checkpoint, copy = trained
-    own = torch.load(copy / 'epoch_1.pth')
-    own['message_hub']['runtime_info']['marked'] = 'own'
-    torch.save(own, copy / 'epoch_1.pth')
-    more = ['--cfg-options', 'train_cfg.max_epochs=2']
-    done = run_tool('train.py', config, '--work-dir', copy, '--resume', *more)
-    assert (
-        f'{copy}/last_checkpoint names {checkpoint}, in another folder; going on from {copy}/epoch_1.pth' in done.stdout
-    )
-    after = torch.load(copy / 'epoch_2.pth')
-    assert after['meta']['epoch'] == 2 and after['message_hub']['runtime_info']['marked'] == 'own'
-    assert (copy / 'last_checkpoint').read_text() == str(copy / 'epoch_2.pth')  # as mmengine writes it
-    assert not (checkpoint.parent / 'epoch_2.pth').exists()
+def test_a_copied_work_dir_goes_on_from_its_own_file(copied, run_tool, tiny_config):
+    original, copy = copied
+    done = run_tool('train.py', tiny_config(), '--resume', check=False)
+    said = f'{copy}/last_checkpoint names {original}/epoch_1.pth, in another folder; going on from {copy}/epoch_1.pth\n'
+    assert said in done.stdout
+    assert f'error: {copy}/epoch_1.pth is damaged' in one_line(done)  # it was this one that was loaded
+    assert (copy / 'last_checkpoint').read_text() == f'{original}/epoch_1.pth'  # mmengine's format, and nothing saved
 
 
-def test_a_copied_note_without_its_file_lists_what_is_there(trained, run_tool):
-    config, checkpoint, copy = trained
+def test_a_work_dir_that_was_moved_or_is_a_link_goes_on(copied, cfg, capsys):
+    original, copy = copied
+    shutil.rmtree(original)
+    assert last_checkpoint(cfg) == str(copy / 'epoch_1.pth')
+    original.symlink_to(copy)
+    capsys.readouterr()
+    assert last_checkpoint(cfg) == str(copy / 'epoch_1.pth')
+    assert capsys.readouterr().out == ''  # the same file under another name is nothing to speak of
+
+
+def test_a_note_whose_file_is_not_there_lists_what_is(copied, run_tool, tiny_config):
+    original, copy = copied
     (copy / 'epoch_1.pth').rename(copy / 'epoch_7.pth')
-    line = one_line(run_tool('train.py', config, '--work-dir', copy, '--resume', check=False))
+    line = one_line(run_tool('train.py', tiny_config(), '--resume', check=False))
     assert line == (
-        f"train.py: error: {copy}/last_checkpoint names '{checkpoint}', which is not in {copy} (there: epoch_7.pth); "
-        'name the checkpoint to go on from: --resume FILE'
+        f"train.py: error: {copy}/last_checkpoint names '{original}/epoch_1.pth', which is not in {copy} (there: "
+        'epoch_7.pth); name the checkpoint to go on from: --resume FILE'
     )
 
 
-@pytest.mark.parametrize('text', ['', '\n', '../../etc/passwd', '\x00', '/'])
+@pytest.mark.parametrize('text', ['', '\n', '../../etc/passwd', '\x00', '/', '..'])
 def test_a_damaged_note_is_an_error(cfg, tmp_path, text):
     (tmp_path / 'work').mkdir()
     (tmp_path / 'work' / 'last_checkpoint').write_text(text)
