@@ -93,13 +93,9 @@ def _fault(error: Exception) -> str | None:
         return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
     # torch has no types for the next two
     if isinstance(error, RuntimeError) and text.startswith('DataLoader worker'):
-        return (
-            f'{text.splitlines()[0]} If memory ran out: fewer num_workers, or a smaller batch_size, in the dataloader'
-        )
+        return f'{text.splitlines()[0]} If memory ran out: lower num_workers or batch_size of the dataloader'
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
-        return (
-            f'out of memory ({text.splitlines()[0] if text else "no more to be had"}); a smaller batch_size needs less'
-        )
+        return f'out of memory ({text}); smaller batches or images need less'
     return None
 
 

@@ -30,6 +30,7 @@ class Tool:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # of the server, which the first process starts
         _SERVER.set_forkserver_preload(['fasternet_mm', 'mmdet.apis', 'tests.faults.processes'])
         self._log = log
+        log.write_text('')
         self._process = _SERVER.Process(target=_run, args=(name, list(map(str, args)), str(log), file_size))
         self._process.start()
         if hidden is None:
@@ -39,7 +40,7 @@ class Tool:
 
     @property
     def text(self) -> str:
-        return self._log.read_text() if self._log.exists() else ''
+        return self._log.read_text()
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
@@ -64,7 +65,7 @@ class Tool:
 def _run(name: str, args: list[str], log: str, file_size: int | None) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server ignores
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(REPO)
