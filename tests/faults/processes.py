@@ -49,15 +49,25 @@ class Tool:
             assert time.monotonic() < deadline, f'never happened: {self.text[-3000:]}'
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it and its workers, if need be."""
+        if self._process.is_alive():
+            self.signal(signal.SIGKILL)
+            self._process.join()
+
     def signal(self, number: int) -> None:
         """Send a signal to it and its workers, as Ctrl-C in a terminal does."""
-        os.killpg(self._process.pid, number)
+        os.killpg(self.pid, number)
 
     def wait(self, seconds: float = 120) -> int:
         """Return its status as a shell has it, or minus the signal that ended it."""
         self._process.join(seconds)
         if self._process.is_alive():
-            self.signal(signal.SIGKILL)
+            self.kill()
             raise AssertionError(f'still running after {seconds} s: {self.text[-3000:]}')
         return self._process.exitcode
 

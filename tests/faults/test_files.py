@@ -164,6 +164,7 @@ PLACES = {
 def places(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'file').touch()
+    (tmp_path / 'x.pth').touch()  # what is tried first comes before the checkpoint is read
     return tmp_path
 
 
@@ -174,8 +175,8 @@ def test_a_place_where_nothing_can_be_written(places, place):
         require_output(places / path, '--out')
 
 
-def test_an_output_that_cannot_be_written_is_found_first(trained_detector, run_tool, places):
-    config, checkpoint = trained_detector
+def test_an_output_that_cannot_be_written_is_found_first(tiny_config, run_tool, places):
+    config, checkpoint = tiny_config(), places / 'x.pth'
     out = places / 'file' / 'out'
     for tool, option, *arguments in (
         ('test.py', '--out', config, checkpoint, '--work-dir', places / 'work', '--out', f'{out}.pkl'),
@@ -183,21 +184,19 @@ def test_an_output_that_cannot_be_written_is_found_first(trained_detector, run_t
         ('convert_checkpoint.py', 'DST', checkpoint, '--to', 'mm', f'{out}.pth'),
         ('export.py', '--out', config, checkpoint, '--out', f'{out}.onnx'),
     ):
-        done = run_tool(tool, *arguments, check=False)
-        assert f'{tool}: error: {option} {out}.' in one_line(done) and 'is not writable (Not a dir' in one_line(done)
-        assert 'Checkpoint layout' not in done.stdout  # nothing was loaded
+        line = one_line(run_tool(tool, *arguments, check=False))
+        assert f'{tool}: error: {option} {out}.' in line and 'is not writable (Not a directory' in line
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
-def test_a_work_dir_that_cannot_be_written_is_found_first(trained_detector, run_tool, places, tool):
-    config, checkpoint = trained_detector
-    arguments = [config, *([checkpoint] if tool == 'test.py' else []), '--work-dir', '/proc/nowhere']
+def test_a_work_dir_that_cannot_be_written_is_found_first(tiny_config, run_tool, places, tool):
+    arguments = [tiny_config(), *([places / 'x.pth'] if tool == 'test.py' else []), '--work-dir', '/proc/nowhere']
     line = one_line(run_tool(tool, *arguments, check=False))
     assert f'{tool}: error: the work dir /proc/nowhere is not writable' in line
 
 
-def test_pictures_that_cannot_be_written_are_found_first(trained_detector, run_tool, places):
-    arguments = [*trained_detector, '--show-dir', places / 'file', '--work-dir', places / 'work']
+def test_pictures_that_cannot_be_written_are_found_first(tiny_config, run_tool, places):
+    arguments = [tiny_config(), places / 'x.pth', '--show-dir', places / 'file', '--work-dir', places / 'work']
     line = one_line(run_tool('test.py', *arguments, check=False))
     assert f'--show-dir {places / "file"} is not writable' in line
 
