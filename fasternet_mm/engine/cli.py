@@ -91,11 +91,13 @@ def _fault(error: Exception) -> str | None:
     text = str(error)
     if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
         return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
-    # torch has no types for the next two
+    # torch has no types for the next ones
     if isinstance(error, RuntimeError) and text.startswith('DataLoader worker'):
         return f'{text.splitlines()[0]} If memory ran out: lower num_workers or batch_size of the dataloader'
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
         return f'out of memory ({text}); smaller batches or images need less'
+    if isinstance(error, torch.distributed.DistError) or '/gloo/' in text:
+        return f'another process of this run ended first: {text}'
     return None
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.helpers import REPO
@@ -45,7 +46,7 @@ class Tool:
     def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            assert self._process.is_alive(), f'it ended before: {self.text[-3000:]}'
+            assert self.alive, f'it ended before: {self.text[-3000:]}'
             assert time.monotonic() < deadline, f'never happened: {self.text[-3000:]}'
             time.sleep(0.02)
 
@@ -53,11 +54,17 @@ class Tool:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
     def kill(self) -> None:
         """End it and its workers, if need be."""
-        if self._process.is_alive():
-            self.signal(signal.SIGKILL)
-            self._process.join()
+        if self.alive:
+            with suppress(ProcessLookupError):  # it has no group yet, or ended this moment
+                self.signal(signal.SIGKILL)
+            self._process.kill()
+        self._process.join()
 
     def signal(self, number: int) -> None:
         """Send a signal to it and its workers, as Ctrl-C in a terminal does."""
@@ -66,7 +73,7 @@ class Tool:
     def wait(self, seconds: float = 120) -> int:
         """Return its status as a shell has it, or minus the signal that ended it."""
         self._process.join(seconds)
-        if self._process.is_alive():
+        if self.alive:
             self.kill()
             raise AssertionError(f'still running after {seconds} s: {self.text[-3000:]}')
         return self._process.exitcode
