@@ -27,7 +27,7 @@ def training_in(cfg: Config) -> Iterator[None]:
     Raises:
         UserError: If another training holds the work dir, or one on another host did not end in order.
     """
-    if not is_first(cfg):
+    if not _is_first(cfg):
         yield
         return
     lock = _lock(Path(cfg.work_dir))
@@ -42,7 +42,7 @@ def training_in(cfg: Config) -> Iterator[None]:
         os.close(lock)
 
 
-def is_first(cfg: Config) -> bool:
+def _is_first(cfg: Config) -> bool:
     """Return whether this is the first of the run's processes, which are not joined yet."""
     return os.environ.get(_RANKS.get(cfg.launcher, ''), '0') == '0'
 
@@ -97,7 +97,7 @@ def last_checkpoint(cfg: Config) -> str | None:
             f'{note} names {noted!r}, which is not in {folder} (there: {_checkpoints(folder) or "no .pth file"}); name '
             'the checkpoint to go on from: --resume FILE'
         )
-    if not os.path.exists(noted) or not os.path.samefile(own, noted):
+    if _is_first(cfg) and not (os.path.exists(noted) and os.path.samefile(own, noted)):
         print_log(f'{note} names {noted}, in another folder; going on from {own}')
     return str(own)
 
