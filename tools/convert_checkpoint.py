@@ -4,6 +4,7 @@ import argparse
 
 from fasternet_mm.checkpoint import LAYOUTS, convert_checkpoint
 from fasternet_mm.engine.cli import command_line
+from fasternet_mm.files import require_output
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -19,6 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    require_output(args.dst, 'DST')
     before, after, digest = convert_checkpoint(**vars(args))
     print(f'{args.src}: {before} -> {args.dst}: {after}\nsha256 {digest}')
 

@@ -8,6 +8,7 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 from fasternet_mm.engine.cli import add_cfg_options, command_line
 from fasternet_mm.engine.preflight import check_config
 from fasternet_mm.engine.runner import load_config
+from fasternet_mm.files import require_output
 from fasternet_mm.visualization import draw_detections
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg, 'test')
+    require_output(args.out, '--out')
     draw_detections(cfg, args.checkpoint, args.out, args.num_images, args.score_thr, args.device)
     print(f'detections drawn in {args.out}')
 

@@ -11,7 +11,7 @@ from fasternet_mm.deploy import PARTS, export_onnx, require_packages
 from fasternet_mm.engine.cli import add_cfg_options, command_line
 from fasternet_mm.engine.runner import build_model, load_config
 from fasternet_mm.errors import UserError
-from fasternet_mm.files import require_writable
+from fasternet_mm.files import require_output
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def main() -> None:
     if args.shape and min(args.shape) < 32:
         raise UserError(f'--shape must be at least 32, but is {args.shape[0]} {args.shape[1]}')
     require_packages('onnx', 'onnxscript', 'onnxruntime')
-    require_writable(out.parent, f'--out {out}')
+    require_output(out, '--out')
     cfg = load_config(args.config, args.cfg_options)
     if args.checkpoint:
         require_source(args.checkpoint)

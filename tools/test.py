@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
 
@@ -15,6 +16,7 @@ from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
 from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
 from fasternet_mm.errors import UserError
+from fasternet_mm.files import require_output, require_writable
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -73,6 +75,11 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     check_config(cfg, 'test')
+    require_writable(Path(cfg.work_dir), f'the work dir {cfg.work_dir}')
+    if args.out is not None:
+        require_output(args.out, '--out')
+    if args.show_dir and (is_classifier(cfg) or os.path.isabs(args.show_dir)):  # else below a folder that is new
+        require_writable(Path(cfg.work_dir, args.show_dir), f'--show-dir {args.show_dir}')
     if args.show or args.show_dir:
         add_visualization(cfg, args)
     if args.tta:
@@ -81,7 +88,8 @@ def main() -> None:
     runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
     if args.out is not None:
         dump = DumpResults if is_classifier(cfg) else DumpDetResults
-        runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
+        # first: an evaluation that fails does not cost the predictions
+        runner.test_evaluator.metrics.insert(0, dump(out_file_path=args.out))
     runner.test()
 
 

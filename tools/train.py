@@ -1,18 +1,20 @@
 """Train a detector or a classifier: mmdet's train.py, with the checks and the CPU support of fasternet_mm."""
 
 import argparse
+from pathlib import Path
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
 
 # isort: split
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
 from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
+from fasternet_mm.engine.work_dir import last_checkpoint, training_in
 from fasternet_mm.errors import UserError
+from fasternet_mm.files import require_writable
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,13 +40,14 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.resume == 'auto':
-        # at a first start there is nothing to resume, and load_from stands
-        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
-        cfg.load_from = None if cfg.resume else cfg.get('load_from')
-    elif args.resume is not None:
+    if args.resume not in (None, 'auto'):
         cfg.resume = True
         cfg.load_from = args.resume
+    elif args.resume == 'auto' or cfg.get('resume') and not cfg.get('load_from'):
+        last = last_checkpoint(cfg)
+        # at a first start there is nothing to resume, and load_from stands
+        cfg.resume = last is not None
+        cfg.load_from = last or cfg.get('load_from')
 
 
 def main() -> None:
@@ -53,10 +56,12 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     apply_options(cfg, args)
     check_config(cfg, 'train')
-    runner = build_runner(cfg)
-    if cfg.get('resume'):
-        runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-    runner.train()
+    require_writable(Path(cfg.work_dir), f'the work dir {cfg.work_dir}')
+    with training_in(cfg):
+        runner = build_runner(cfg)
+        if cfg.get('resume'):
+            runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from mmengine.model import is_model_wrapper
 
 from ..checkpoint.rules import listed, non_finite
 from ..errors import UserError
-from ..files import PARTIAL, AtomicLocalBackend
+from ..files import AtomicLocalBackend, remove_leftovers
 from .finite_loss_hook import ADVICE
 
 
@@ -66,8 +66,7 @@ class AtomicCheckpointHook(CheckpointHook):
             del info[key]
         super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
-            for partial in Path(self.out_dir).glob(f'*{PARTIAL}'):  # what a kill during a save left behind
-                partial.unlink()
+            remove_leftovers(self.out_dir)  # of a kill during a save
         if self.max_keep_ckpts > 0:
             now = runner.epoch if self.by_epoch else runner.iter
             steps = kept if isinstance(kept, (list, tuple)) else ()

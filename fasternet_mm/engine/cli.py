@@ -1,7 +1,9 @@
 """What the command lines share: options of mmdet's tools, and errors of one line."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,12 @@ from mmengine.config import DictAction
 
 from ..errors import UserError
 from .runner import LAUNCHERS
+
+# what a full or failing disk and missing permissions are known by; a file that is not there can be a mistake of ours
+_OF_THE_SYSTEM = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EBUSY,
+}  # fmt: skip
 
 
 class ConfigOptions(DictAction):
@@ -42,16 +50,86 @@ def parse_run_args(parser: argparse.ArgumentParser, argv: list[str] | None = Non
     return args
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived: as KeyboardInterrupt, it ends what runs and lets it clean up."""
+
+
 @contextmanager
 def command_line() -> Iterator[None]:
-    """Turn a UserError and Ctrl-C within a tool's main into one line on stderr; end distributed processes together."""
+    """End a tool's main with one line on stderr where something outside the program is wrong.
+
+    A UserError, a full disk, memory that ran out and the like give status 1; Ctrl-C gives 130, and SIGTERM 143, after
+    the files at hand are in order. An error's notes are part of the line. Distributed processes end together.
+    """
+    tool = Path(sys.argv[0]).name
+    try:
+        with _terminable():
+            _require_unicode()
+            yield
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()
+                torch.distributed.destroy_process_group()
+    except KeyboardInterrupt as error:
+        _say(f'{tool}: interrupted', error)
+        sys.exit(130)
+    except Terminated as error:
+        _say(f'{tool}: terminated', error)
+        sys.exit(143)
+    except UserError as error:
+        _say(f'{tool}: error: {error}', error)
+        sys.exit(1)
+    except Exception as error:
+        fault = _fault(error)
+        if fault is None:
+            raise
+        _say(f'{tool}: error: {fault}', error)
+        sys.exit(1)
+
+
+def _fault(error: Exception) -> str | None:
+    """Return what happened outside the program that made it raise `error`; None where it may be its own mistake."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
+    # torch has no types for the next ones
+    if isinstance(error, RuntimeError) and text.startswith('DataLoader worker'):
+        return f'{text.splitlines()[0]} If memory ran out: lower num_workers or batch_size of the dataloader'
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
+        return f'out of memory ({text}); smaller batches or images need less'
+    if isinstance(error, torch.distributed.DistError) or '/gloo/' in text:
+        return f'another process of this run ended first: {text}'
+    return None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise Terminated on SIGTERM; left to torchrun where it started this process, for it ends all of them."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        yield
+        return
+
+    def terminate(number, frame):
+        signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise: the data loader's workers end, too
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
-    except UserError as error:
-        sys.exit(f'{Path(sys.argv[0]).name}: error: {" ".join(str(error).split())}')
-    except KeyboardInterrupt:
-        print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)
-        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _require_unicode() -> None:
+    """Raise UserError for a path that mmengine's logs and config files could not name."""
+    for text in (*sys.argv, os.getcwd()):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f'{text} is not valid UTF-8; rename the file or folder') from error
+
+
+def _say(text: str, error: BaseException) -> None:
+    """Print one line on stderr, with the error's notes; control characters are escaped."""
+    line = ' '.join('; '.join([text, *getattr(error, '__notes__', ())]).split())
+    print(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)

@@ -24,6 +24,7 @@ LAUNCHERS = {
 }
 # what Python and mmengine raise where a config is wrong itself: its syntax and names, its bases, what it imports
 _OF_A_CONFIG = (SyntaxError, NameError, OSError, ImportError, LookupError, TypeError, ValueError, ConfigParsingError)
+_OF_A_CONFIG += (SystemExit,)  # a sys.exit(0) would end the tool with status 0 and nothing done
 
 
 def load_config(path: str, options: dict | None = None, launcher: str = 'none', work_dir: str | None = None) -> Config:

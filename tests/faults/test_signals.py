@@ -1,0 +1,109 @@
+"""What ends a training from outside costs nothing that was saved, and says what to go on from."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from fasternet_mm.engine.cli import command_line
+from fasternet_mm.engine.work_dir import LOCK
+from fasternet_mm.errors import UserError
+
+from .processes import Tool
+
+
+def lines_of(training: Tool) -> list[str]:
+    assert 'Traceback' not in training.text
+    return training.text.splitlines()
+
+
+@pytest.fixture
+def training(tiny_config, tmp_path):
+    """A training with data-loader workers in its second epoch of many."""
+    config = tiny_config(epochs=200, num_workers=2, extra='train_dataloader.update(batch_size=6)\n')
+    started = Tool('train.py', config, log=tmp_path / 'log')
+    started.wait_until(lambda: 'Epoch(train)   [2][' in started.text)
+    yield started
+    started.kill()
+
+
+@pytest.mark.parametrize(
+    ('number', 'word', 'status'), [(signal.SIGINT, 'interrupted', 130), (signal.SIGTERM, 'terminated', 143)]
+)
+def test_ctrl_c_and_sigterm_name_the_last_whole_checkpoint(training, tmp_path, number, word, status):
+    training.signal(number)
+    assert training.wait() == status
+    assert lines_of(training)[-1] == (
+        f'train.py: {word}; the last whole checkpoint is {tmp_path}/work/epoch_1.pth; --resume goes on from it'
+    )
+    assert not (tmp_path / 'work' / LOCK).exists()
+
+
+def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training, tiny_config, tmp_path):
+    children = subprocess.run(['pgrep', '-P', str(training.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert training.wait() == 1
+    kept = f'the last whole checkpoint is {tmp_path}/work/epoch_1.pth; --resume goes on from it'
+    line = lines_of(training)[-1]
+    assert line.startswith(f'train.py: error: DataLoader worker (pid {children[-1]}) is killed by signal: Killed. ')
+    assert line.endswith(f'If memory ran out: lower num_workers or batch_size of the dataloader; {kept}')
+
+    starved = Tool('train.py', tiny_config(epochs=200), '--resume', log=tmp_path / 'log', file_size=5_000_000)
+    assert starved.wait() == 1
+    assert lines_of(starved)[-1] == f'train.py: error: File too large: {tmp_path}/work/epoch_2.pth; {kept}'
+    assert sorted(path.name for path in (tmp_path / 'work').glob('*.p*')) == ['epoch_1.pth', 'tiny.py']
+
+
+# errors that reach the end of a tool's main
+
+
+def end_of(monkeypatch, capsys, error: Exception) -> tuple[int, str]:
+    monkeypatch.setattr('sys.argv', ['tool.py'])
+    with pytest.raises(SystemExit) as end, command_line():
+        raise error
+    return end.value.code, capsys.readouterr().err
+
+
+def caught(function, *args) -> Exception:
+    with pytest.raises((MemoryError, RuntimeError)) as error:
+        function(*args)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ('error', 'line'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device'), 'No space left on device'),
+        (PermissionError(errno.EACCES, 'Permission denied', 'a\x1bb'), r'Permission denied: a\x1bb'),
+        (caught(torch.empty, 2**60), "out of memory (.*DefaultCPUAllocator: can't allocate memory"),
+        (caught(np.empty, 2**58), 'out of memory (Unable to allocate 2.00 EiB'),
+        (torch.distributed.DistBackendError('NCCL error'), 'another process of this run ended first: NCCL error'),
+        (UserError('two\nlines'), 'two lines'),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else '',
+)
+def test_what_happens_outside_the_program_is_one_line(monkeypatch, capsys, error, line):
+    error.add_note('a note')
+    status, text = end_of(monkeypatch, capsys, error)
+    assert status == 1
+    assert re.fullmatch(f'tool.py: error: {re.escape(line).replace(re.escape(".*"), ".*")}.*; a note\n', text)
+
+
+@pytest.mark.parametrize(
+    'error', [KeyError('x'), FileNotFoundError(errno.ENOENT, 'x'), RuntimeError('x'), OSError('x')]
+)
+def test_a_programming_error_stays_a_traceback(error):
+    with pytest.raises(type(error), match='x'), command_line():
+        raise error
+
+
+def test_the_handler_of_sigterm_is_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with command_line():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
