@@ -13,7 +13,8 @@ from mmengine.evaluator import DumpResults
 
 from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
-from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
+from fasternet_mm.engine.rehearsal import prepare_runner, run
+from fasternet_mm.engine.runner import FittingCheckpointHook, load_config
 from fasternet_mm.errors import UserError
 
 
@@ -77,12 +78,12 @@ def main() -> None:
         add_visualization(cfg, args)
     if args.tta:
         add_tta(cfg)
-    runner = build_runner(cfg)
+    runner = prepare_runner(cfg, 'test')
     runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
     if args.out is not None:
         dump = DumpResults if is_classifier(cfg) else DumpDetResults
         runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
-    runner.test()
+    run(runner, cfg, 'test')
 
 
 if __name__ == '__main__':

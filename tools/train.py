@@ -11,7 +11,8 @@ from mmengine.runner import find_latest_checkpoint
 
 from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
-from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
+from fasternet_mm.engine.rehearsal import prepare_runner, run
+from fasternet_mm.engine.runner import FittingCheckpointHook, load_config
 from fasternet_mm.errors import UserError
 
 
@@ -53,10 +54,10 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     apply_options(cfg, args)
     check_config(cfg, 'train')
-    runner = build_runner(cfg)
+    runner = prepare_runner(cfg, 'train')
     if cfg.get('resume'):
         runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-    runner.train()
+    run(runner, cfg, 'train')
 
 
 if __name__ == '__main__':

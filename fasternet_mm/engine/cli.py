@@ -37,6 +37,7 @@ def parse_run_args(parser: argparse.ArgumentParser, argv: list[str] | None = Non
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=list(LAUNCHERS), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
+    parser.add_argument('--traceback', action='store_true', help='show where an error of the config came from')
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -51,6 +52,8 @@ def command_line() -> Iterator[None]:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
     except UserError as error:
+        if '--traceback' in sys.argv:
+            raise
         sys.exit(f'{Path(sys.argv[0]).name}: error: {" ".join(str(error).split())}')
     except KeyboardInterrupt:
         print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)

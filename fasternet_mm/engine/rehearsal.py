@@ -1,0 +1,153 @@
+"""Everything that a run will use, built and tried on one image before the first iteration."""
+
+from collections.abc import Mapping
+
+import torch
+from mmdet.models import BaseDetector, SingleStageDetector, TwoStageDetector
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
+from mmengine.runner import Runner
+from mmpretrain.models import ImageClassifier
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from ..errors import DataError, UserError
+from ..models import FasterNet
+from .classes import check_classes, check_evaluator, check_heads
+from .explaining import explain, explained
+from .runner import build_runner
+from .samples import first_sample, leaves, name_images, random_state_kept
+
+_PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
+_SIDE = 64  # pixels of the image that is tried
+
+
+def prepare_runner(cfg: Config, phase: str) -> Runner:
+    """Build the runner and all that it will use in `phase`, and try it on one image of each data set.
+
+    The runner keeps what was built, so that its ``train()`` or ``test()`` builds nothing again; random numbers are as
+    they would be without.
+
+    Args:
+        cfg (Config): The config.
+        phase (str): 'train' or 'test'.
+
+    Raises:
+        UserError: Names the setting that does not work, what stands there, and why.
+    """
+    with explained(cfg, phase):
+        runner = build_runner(cfg)
+        loops = _build_train(runner) if phase == 'train' else {'test': runner.test_loop}
+    for name, loop in loops.items():
+        _check_loop(loop, name, cfg)
+        _check_data(runner, loop, name, cfg, phase)
+    return runner
+
+
+def run(runner: Runner, cfg: Config, phase: str) -> None:
+    """Train or test. What fails before the first iteration is over is the config's: it is one line.
+
+    Raises:
+        UserError: Names the setting that does not work, what stands there, and why.
+    """
+    start = _StartHook()
+    runner.register_hook(start, priority='VERY_HIGH')
+    try:
+        getattr(runner, phase)()
+    except Exception as error:
+        if start.over:
+            raise
+        raise explain(error, cfg, phase, _unwrapped(runner.model)) from error
+
+
+class _StartHook(Hook):
+    over = False
+
+    def _after_iter(self, *args, **kwargs) -> None:
+        self.over = True
+
+
+def _build_train(runner: Runner) -> dict:
+    """Build in mmengine's own order what ``runner.train()`` builds."""
+    loops = {'train': runner.train_loop}
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    runner.auto_scale_lr = None  # it is done, and may not be done once the schedulers know the learning rate
+    if runner.param_schedulers is not None:
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    if runner.val_loop is not None:
+        loops['val'] = runner.val_loop
+    return loops
+
+
+def _check_loop(loop, name: str, cfg: Config) -> None:
+    loader = loop.dataloader
+    if len(loader) == 0:
+        settings = cfg[f'{name}_dataloader']
+        raise UserError(
+            f'{name}_dataloader yields no batch: the data set has {len(loader.dataset)} images, batch_size is '
+            f'{settings.get("batch_size")!r}, drop_last is {settings.get("drop_last", False)!r}'
+        )
+    if name != 'train':
+        return
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        if key in cfg.train_cfg and not cfg.train_cfg[key] > 0:
+            raise UserError(f'train_cfg.{key} must be at least 1, but is {cfg.train_cfg[key]!r}')
+
+
+def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> None:
+    setting, dataset, model = f'{name}_dataloader.dataset', loop.dataloader.dataset, _unwrapped(runner.model)
+    for path, leaf in leaves(dataset, setting):
+        check_classes(leaf, path)
+        name_images(leaf)
+    check_heads(model, dataset, setting)
+    if name != 'train':
+        check_evaluator(loop, name, cfg[f'{name}_evaluator'], runner.logger)
+    try:
+        sample = first_sample(dataset)
+    except DataError as error:
+        raise UserError(f'{setting}: {error}') from error
+    if not isinstance(runner.model, BaseTTAModel):  # which takes several versions of an image
+        _check_packing(sample, model, setting)
+        with explained(cfg, phase, model), random_state_kept():
+            inputs = model.data_preprocessor(loop.dataloader.collate_fn([sample]))['inputs']
+            _try(model, inputs)
+
+
+def _check_packing(sample, model: nn.Module, setting: str) -> None:
+    expected = DataSample if isinstance(model, ImageClassifier) else DetDataSample
+    packed = isinstance(sample, Mapping) and 'inputs' in sample and isinstance(sample.get('data_samples'), expected)
+    if isinstance(model, _PLAIN) and not packed:
+        is_dict = isinstance(sample, Mapping)
+        raise UserError(
+            f'{setting}.pipeline gives {f"a dict of {sorted(sample)}" if is_dict else type(sample).__name__}; '
+            f"{type(model).__name__} takes a dict of 'inputs' and 'data_samples' ({expected.__name__}), as "
+            f'{"PackInputs" if expected is DataSample else "PackDetInputs"} of the same library makes it'
+        )
+
+
+@torch.no_grad()
+def _try(model: nn.Module, inputs) -> None:
+    """Let a model with our backbone see a small black image: channels and numbers of maps fit, or torch says so."""
+    if not isinstance(model, _PLAIN) or not any(isinstance(module, FasterNet) for module in model.modules()):
+        return
+    side = (_SIDE, _SIDE)
+    image = inputs.new_zeros(1, inputs.shape[1], *side)
+    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    training = model.training
+    model.eval()
+    try:
+        if isinstance(model, BaseDetector):
+            model(image, [DetDataSample(metainfo=info)], mode='tensor')
+        else:
+            model(image, mode='tensor')
+    finally:
+        model.train(training)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while hasattr(model, 'module'):  # DDP, or test-time augmentation
+        model = model.module
+    return model
