@@ -33,20 +33,25 @@ _BUILDERS = {build_from_cfg.__code__: 'cfg'} | {
         ('visualizer', 'visualizer'),
     )
 }
+_SETTINGS = {
+    Runner.scale_lr.__code__: 'auto_scale_lr',
+    Runner.set_randomness.__code__: 'randomness',
+    Runner.setup_env.__code__: 'env_cfg',
+}
 _OF_OTHERS = {'train': ('test_',), 'test': ('train_', 'val_')}  # often the same as what this phase has
 _OURS = Path(__file__).parents[1]
 
 
 @contextmanager
-def explained(cfg: Config, phase: str, model: nn.Module | None = None) -> Iterator[None]:
+def explained(cfg: Config, phase: str) -> Iterator[None]:
     """Turn what a library raises inside the block into a UserError of one line: see :func:`explain`."""
     try:
         yield
     except Exception as error:
-        raise explain(error, cfg, phase, model) from error
+        raise explain(error, cfg, phase) from error
 
 
-def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None = None) -> Exception:
+def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None = None, hint: str = '') -> Exception:
     """Return a UserError that says where in the config the cause of `error` stands, what stands there, and the cause.
 
     Where is read off the traceback: what mmengine was building, or which module of the model was running.
@@ -56,6 +61,7 @@ def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None =
         cfg (Config): The config of the run.
         phase (str): 'train' or 'test'.
         model (nn.Module, optional): The model, if it may have been running.
+        hint (str): What else the user should know. Defaults to ''.
 
     Returns:
         Exception: `error` itself if it is one for users already, or a programming error of this package.
@@ -69,12 +75,12 @@ def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None =
     if isinstance(node, Mapping) and isinstance(node.get('ann_file'), str):
         file = Path(node.get('data_root') or '', node['ann_file'])
         dataset = innermost(error, BaseDataset)
-        if fault := find_fault(file, None if dataset is None else dataset.metainfo.get('classes')):
+        if fault := find_fault(file, getattr(dataset, '_metainfo', {}).get('classes')):  # it may be half built
             return UserError(f'{file}, which the config names as {path}.ann_file, {fault}')
     if unknown := _unknown_type(frames[-1]):
         return UserError(f'{path}.type is {unknown}')
     place = f'{path} ({_shown(node)})' if path else 'the config'
-    return UserError(f'{place} does not work: {cause(error)} (--traceback shows where)')
+    return UserError(f'{place} does not work: {cause(error)}{hint} (--traceback shows where)')
 
 
 def _is_ours(error: Exception, frame: FrameType) -> bool:
@@ -87,27 +93,37 @@ def _settings(cfg: Config, phase: str) -> list[str]:
     return [key for key in keys if key in cfg and not key.startswith(_OF_OTHERS[phase])]
 
 
-def _built(frames: list[FrameType], node: Mapping) -> tuple[str, Mapping | list]:
+def _built(frames: list[FrameType], settings: Mapping) -> tuple[str, Any]:
     """Return the path of the innermost piece of the config that was being built, and the piece."""
-    path = ''
+    path, node = '', settings
     for frame in frames:
+        if frame.f_code in _SETTINGS:
+            path = _SETTINGS[frame.f_code]
+            node = settings.get(path)
         piece = frame.f_locals.get(_BUILDERS.get(frame.f_code))
-        if isinstance(piece, (Mapping, list)):
-            likeness, below, found = max(
-                ((_likeness(piece, child), below, child) for below, child in _nodes(node)),
-                key=lambda candidate: candidate[0],
-                default=(0, '', None),
-            )
-            if likeness:
-                path, node = f'{path}.{below}'.lstrip('.'), found
+        if not isinstance(piece, (Mapping, list)):
+            continue
+        likeness, below, found = _most_like(piece, node)
+        if likeness:
+            path, node = f'{path}.{below}'.lstrip('.'), found
+            continue
+        likeness, elsewhere, found = _most_like(piece, settings)  # a loop's data loader, a head's train_cfg
+        if likeness == math.inf:
+            path, node = elsewhere, found
     return path, node
 
 
-def _nodes(node: Mapping | list) -> Iterator[tuple[str, Mapping | list]]:
-    for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+def _most_like(piece: Mapping | list, node) -> tuple[float, str, Any]:
+    found = [(_likeness(piece, child), path, child) for path, child in nodes(node)]
+    return max(found, key=lambda candidate: candidate[0], default=(0, '', None))
+
+
+def nodes(node) -> Iterator[tuple[str, Mapping | list]]:
+    """Yield each dict and each list below `node`, with its key as ``--cfg-options`` take it."""
+    for key, child in node.items() if isinstance(node, Mapping) else enumerate(node or ()):
         if isinstance(child, (Mapping, list)):
             yield str(key), child
-            for path, grandchild in _nodes(child):
+            for path, grandchild in nodes(child):
                 yield f'{key}.{path}', grandchild
 
 
@@ -138,12 +154,16 @@ def _unknown_type(frame: FrameType) -> str | None:
     found = frame.f_locals
     if frame.f_code is not build_from_cfg.__code__ or found.get('obj_cls', frame) is not None:
         return None
-    registry: Registry | None = found['registry']
-    known, place = set(), f'{registry.scope} has no such {registry.name}'
+    return unknown_type(found['obj_type'], found['registry'])
+
+
+def unknown_type(name: str, registry: Registry) -> str:
+    """Return the end of the sentence that begins with ``<key>.type is``, for a `name` that `registry` does not know."""
+    known, home = set(), f'{registry.scope} has no such {registry.name}'
     while registry is not None:
         known |= set(registry.module_dict)
         registry = registry.parent
-    return f'{found["obj_type"]!r}, but {place}{did_you_mean(found["obj_type"], known)}'
+    return f'{name!r}, but {home}{did_you_mean(name, known)}'
 
 
 def innermost(error: Exception, kind: type | tuple[type, ...]) -> Any:
@@ -154,7 +174,8 @@ def innermost(error: Exception, kind: type | tuple[type, ...]) -> Any:
 
 def _shown(node) -> str:
     if isinstance(node, Mapping):
-        return _short(', '.join(f'{key}={_short(repr(value), 60)}' for key, value in node.items()), 200)
+        settings = (f'{key}={_short(repr(value), 60)}' for key, value in node.items() if key != '_scope_')
+        return _short(', '.join(settings), 200)
     return _short(repr(node), 200)
 
 

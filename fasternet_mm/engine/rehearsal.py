@@ -1,26 +1,33 @@
 """Everything that a run will use, built and tried on one image before the first iteration."""
 
 from collections.abc import Mapping
+from inspect import signature
 
 import torch
-from mmdet.models import BaseDetector, SingleStageDetector, TwoStageDetector
+from mmdet.models import SingleStageDetector, TwoStageDetector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..errors import DataError, UserError
+from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
 from .classes import check_classes, check_evaluator, check_heads
-from .explaining import explain, explained
+from .explaining import explain, explained, unknown_type
 from .runner import build_runner
-from .samples import first_sample, leaves, name_images, random_state_kept
+from .samples import first_sample, leaves, name_images
 
 _PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
+_TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
 _SIDE = 64  # pixels of the image that is tried
 
 
@@ -37,9 +44,11 @@ def prepare_runner(cfg: Config, phase: str) -> Runner:
     Raises:
         UserError: Names the setting that does not work, what stands there, and why.
     """
+    _check_settings(cfg)
     with explained(cfg, phase):
         runner = build_runner(cfg)
         loops = _build_train(runner) if phase == 'train' else {'test': runner.test_loop}
+    _check_checkpoint_hooks(runner)
     for name, loop in loops.items():
         _check_loop(loop, name, cfg)
         _check_data(runner, loop, name, cfg, phase)
@@ -69,6 +78,22 @@ class _StartHook(Hook):
         self.over = True
 
 
+def _check_settings(cfg: Config) -> None:
+    for group in _TOGETHER:
+        absent = [key for key in group if cfg.get(key) is None]
+        if 0 < len(absent) < len(group):
+            raise UserError(f'the config has no {" and no ".join(absent)}; {", ".join(group)} need each other')
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        value = (cfg.get('train_cfg') or {}).get(key, 1)
+        if not isinstance(value, (int, float)) or not value >= 1:
+            raise UserError(f'train_cfg.{key} must be an int of at least 1, but is {value!r}')
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    if isinstance(optimizer, dict) and isinstance(optimizer.get('type'), str):
+        with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+            if registry.get(optimizer['type']) is None:
+                raise UserError(f'optim_wrapper.optimizer.type is {unknown_type(optimizer["type"], registry)}')
+
+
 def _build_train(runner: Runner) -> dict:
     """Build in mmengine's own order what ``runner.train()`` builds."""
     loops = {'train': runner.train_loop}
@@ -82,6 +107,15 @@ def _build_train(runner: Runner) -> dict:
     return loops
 
 
+def _check_checkpoint_hooks(runner: Runner) -> None:
+    """Refuse what CheckpointHook takes as ``**kwargs`` and hands on at the first save, hours later."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            known = {*signature(CheckpointHook).parameters, *signature(runner.save_checkpoint).parameters}
+            for name in hook.args.keys() - known:
+                raise UserError(f'{type(hook).__name__} has no setting {name!r}{did_you_mean(name, known)}')
+
+
 def _check_loop(loop, name: str, cfg: Config) -> None:
     loader = loop.dataloader
     if len(loader) == 0:
@@ -90,11 +124,6 @@ def _check_loop(loop, name: str, cfg: Config) -> None:
             f'{name}_dataloader yields no batch: the data set has {len(loader.dataset)} images, batch_size is '
             f'{settings.get("batch_size")!r}, drop_last is {settings.get("drop_last", False)!r}'
         )
-    if name != 'train':
-        return
-    for key in ('max_epochs', 'max_iters', 'val_interval'):
-        if key in cfg.train_cfg and not cfg.train_cfg[key] > 0:
-            raise UserError(f'train_cfg.{key} must be at least 1, but is {cfg.train_cfg[key]!r}')
 
 
 def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> None:
@@ -111,38 +140,37 @@ def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> Non
         raise UserError(f'{setting}: {error}') from error
     if not isinstance(runner.model, BaseTTAModel):  # which takes several versions of an image
         _check_packing(sample, model, setting)
-        with explained(cfg, phase, model), random_state_kept():
+        with explained(cfg, phase):
             inputs = model.data_preprocessor(loop.dataloader.collate_fn([sample]))['inputs']
-            _try(model, inputs)
+        _try(model, inputs, cfg, phase)
 
 
 def _check_packing(sample, model: nn.Module, setting: str) -> None:
     expected = DataSample if isinstance(model, ImageClassifier) else DetDataSample
     packed = isinstance(sample, Mapping) and 'inputs' in sample and isinstance(sample.get('data_samples'), expected)
     if isinstance(model, _PLAIN) and not packed:
-        is_dict = isinstance(sample, Mapping)
         raise UserError(
-            f'{setting}.pipeline gives {f"a dict of {sorted(sample)}" if is_dict else type(sample).__name__}; '
-            f"{type(model).__name__} takes a dict of 'inputs' and 'data_samples' ({expected.__name__}), as "
-            f'{"PackInputs" if expected is DataSample else "PackDetInputs"} of the same library makes it'
+            f"{setting}.pipeline does not give a dict of 'inputs' and 'data_samples' ({expected.__name__}), as "
+            f'{type(model).__name__} takes it; its last step must be '
+            f'{"PackInputs of mmpretrain" if expected is DataSample else "PackDetInputs of mmdet"}'
         )
 
 
 @torch.no_grad()
-def _try(model: nn.Module, inputs) -> None:
+def _try(model: nn.Module, inputs, cfg: Config, phase: str) -> None:
     """Let a model with our backbone see a small black image: channels and numbers of maps fit, or torch says so."""
-    if not isinstance(model, _PLAIN) or not any(isinstance(module, FasterNet) for module in model.modules()):
+    if not isinstance(model, _PLAIN) or not isinstance(model.backbone, FasterNet):
         return
-    side = (_SIDE, _SIDE)
+    side, hint, training = (_SIDE, _SIDE), '', model.training
     image = inputs.new_zeros(1, inputs.shape[1], *side)
     info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
-    training = model.training
     model.eval()
     try:
-        if isinstance(model, BaseDetector):
-            model(image, [DetDataSample(metainfo=info)], mode='tensor')
-        else:
-            model(image, mode='tensor')
+        channels = [maps.shape[1] for maps in model.backbone(image)]
+        hint = f'; the backbone gives {len(channels)} maps of {", ".join(map(str, channels))} channels'
+        model(image, None if isinstance(model, ImageClassifier) else [DetDataSample(metainfo=info)], mode='tensor')
+    except Exception as error:
+        raise explain(error, cfg, phase, model, hint) from error
     finally:
         model.train(training)
 
