@@ -71,6 +71,9 @@ def _fault_of_entry(entry, keys: Iterable[str]) -> str | None:
         return f'= {str(entry)[:40]!r}; a dict of {", ".join(keys)} is expected'
     if missing := [key for key in keys if key not in entry]:
         return f'(id {entry.get("id")!r}) without {", ".join(missing)}'
+    for key in ('id', 'image_id', 'category_id'):
+        if key in keys and not isinstance(entry[key], (int, str)):
+            return f'with {key} {entry[key]!r}; an int is expected'
     for key in ('width', 'height', 'area'):
         if key in keys and not _is_number(entry[key]):
             return f'(id {entry["id"]!r}) with {key} {entry[key]!r}; a number is expected'
@@ -87,15 +90,16 @@ def _is_number(value) -> bool:
 
 def _fault_of_ids(content: dict) -> str | None:
     for part in _KEYS:
-        ids = Counter(str(entry['id']) for entry in content[part])
+        ids = Counter(entry['id'] for entry in content[part])
         if not ids:
             return f'has no {part}'
         name, count = ids.most_common(1)[0]
         if count > 1:
-            return f'has {count} {part} of the id {name}'
-    images = {str(image['id']) for image in content['images']}
-    if not any(str(annotation['image_id']) in images for annotation in content['annotations']):
-        return f'has {len(content["annotations"])} annotations that point at none of its {len(images)} images'
+            return f'has {count} {part} of the id {name!r}'
+    images = [image['id'] for image in content['images']]
+    ids = [annotation['image_id'] for annotation in content['annotations']]
+    if not set(images) & set(ids):
+        return f'has {len(ids)} annotations of the images {ids[0]!r}, ..., but its images are {images[0]!r}, ...'
     return None
 
 

@@ -1,11 +1,13 @@
 """The classes of the heads, the data sets, their annotation files and the evaluators, against each other."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 
 from mmcv.cnn import VGG
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
 from mmengine.dataset import BaseDataset
@@ -47,48 +49,48 @@ def check_heads(model: nn.Module, dataset, setting: str) -> None:
             )
 
 
+def check_annotations(dataset, setting: str) -> None:
+    """Raise UserError where a data set for detection has no object, to which mmdet says nothing, or AP -1."""
+    found = [leaf for _, leaf in leaves(dataset, setting)]
+    infos = (leaf.get_data_info(index) for leaf in found for index in range(len(leaf)))
+    if found and not any(_has_objects(info) for info in infos):
+        raise UserError(
+            f'{setting} has no object of its classes on any of its {len(dataset)} images, crowds apart: see '
+            f'{", ".join(leaf.ann_file for leaf in found)}'
+        )
+
+
+def _has_objects(info: dict) -> bool:
+    if 'instances' not in info:  # not for detection
+        return True
+    return any(not instance.get('ignore_flag') for instance in info['instances'])
+
+
 def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -> None:
     """Check what the metrics of a validation or a test will need.
 
     Raises:
-        UserError: If the data set has no annotations, or a metric is for other images or other classes.
+        UserError: If there is no object to find, or a metric is for other images or other classes.
     """
     setting, dataset = f'{name}_dataloader.dataset', loop.dataloader.dataset
     metrics = loop.evaluator.metrics
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
     if all(getattr(metric, 'format_only', False) for metric in metrics):
         return  # as for a test set whose annotations are not public
-    images = _check_annotations(dataset, setting)
+    check_annotations(dataset, setting)
+    several = isinstance(settings, list)
     for index, metric in enumerate(metrics):
-        path = f'{name}_evaluator' + (f'.{index}' if isinstance(settings, list) else '')
+        path = f'{name}_evaluator.{index}' if several else f'{name}_evaluator'
+        own = settings[index] if several else settings
         if isinstance(metric, CocoMetric) and metric._coco_api is not None and not metric.format_only:
-            file = (settings[index] if isinstance(settings, list) else settings).get('ann_file')
-            _check_coco(metric, images, classes, f'{file}, which the config names as {path}.ann_file,', setting, logger)
+            file = f'{own.get("ann_file")}, which the config names as {path}.ann_file,'
+            _check_coco(metric._coco_api, dataset, classes, file, setting, logger)
         if isinstance(metric, Accuracy) and classes and max(metric.topk) > len(classes):
             raise UserError(f'{path}.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')
 
 
-def _check_annotations(dataset, setting: str) -> set:
-    """Return the ids of all images; raise UserError if there are data sets for detection, and none has an instance."""
-    images, files, annotated = set(), [], False
-    for _, leaf in leaves(dataset, setting):
-        for index in range(len(leaf)):
-            info = leaf.get_data_info(index)
-            if 'instances' not in info:
-                return set()
-            images.add(info.get('img_id'))
-            annotated |= bool(info['instances'])
-        files.append(leaf.ann_file)
-    if files and not annotated:
-        raise UserError(
-            f'{setting} has no annotation of its classes on any of its {len(images)} images, so there is nothing to '
-            f'evaluate: see {", ".join(files)}'
-        )
-    return images
-
-
-def _check_coco(metric: CocoMetric, images: set, classes, file: str, setting: str, logger: Logger) -> None:
-    coco = metric._coco_api
+def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting: str, logger: Logger) -> None:
+    images = {leaf.get_data_info(index)['img_id'] for _, leaf in leaves(dataset, '') for index in range(len(leaf))}
     if foreign := images - set(coco.imgs):
         raise UserError(
             f'{file} does not have {len(foreign)} of the {len(images)} images of {setting} (one of them has the id '
@@ -97,6 +99,9 @@ def _check_coco(metric: CocoMetric, images: set, classes, file: str, setting: st
     names = [category['name'] for category in coco.cats.values()]
     if fault := missing_classes(classes, names):
         raise UserError(f'{file} {fault}')
+    for annotation in coco.anns.values():
+        if not all(map(math.isfinite, annotation['bbox'])):
+            raise UserError(f'{file} has an annotation (id {annotation["id"]!r}) with bbox {annotation["bbox"]!r}')
     if others := [name for name in names if name not in classes]:
         told = ', '.join(map(repr, others[:5])) + (', ...' if len(others) > 5 else '')
         logger.warning(f'{file} has {len(others)} categories that are not asked for, and left out: {told}')

@@ -17,10 +17,10 @@ from torch import nn
 
 from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
-from .classes import check_classes, check_evaluator, check_heads
+from .classes import check_annotations, check_classes, check_evaluator, check_heads
 from .explaining import explain, explained, unknown_type
 from .runner import build_runner
-from .samples import first_sample, leaves, name_images
+from .samples import check_files, first_sample, leaves, name_images
 
 _PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
 _TOGETHER = (
@@ -73,6 +73,9 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
 
 class _StartHook(Hook):
     over = False
+
+    def before_test(self, runner: Runner) -> None:
+        check_heads(_unwrapped(runner.model), runner.test_dataloader.dataset, 'test_dataloader.dataset')
 
     def _after_iter(self, *args, **kwargs) -> None:
         self.over = True
@@ -128,16 +131,21 @@ def _check_loop(loop, name: str, cfg: Config) -> None:
 
 def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> None:
     setting, dataset, model = f'{name}_dataloader.dataset', loop.dataloader.dataset, _unwrapped(runner.model)
+    if phase == 'train':  # testing first says whether the checkpoint fits the heads
+        check_heads(model, dataset, setting)
     for path, leaf in leaves(dataset, setting):
         check_classes(leaf, path)
         name_images(leaf)
-    check_heads(model, dataset, setting)
-    if name != 'train':
+    if name == 'train':
+        check_annotations(dataset, setting)
+    else:
         check_evaluator(loop, name, cfg[f'{name}_evaluator'], runner.logger)
     try:
         sample = first_sample(dataset)
     except DataError as error:
         raise UserError(f'{setting}: {error}') from error
+    for path, leaf in leaves(dataset, setting):
+        check_files(leaf, path)
     if not isinstance(runner.model, BaseTTAModel):  # which takes several versions of an image
         _check_packing(sample, model, setting)
         with explained(cfg, phase):

@@ -1,6 +1,8 @@
 """The samples of a data set: which image an error is about, and a first one to try."""
 
 import copy
+import math
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import BaseDataset
+from PIL import Image
 
 from ..errors import DataError, UserError
 from .explaining import cause, innermost
+
+_MOST_FILES = 5000
 
 
 def leaves(dataset, setting: str) -> Iterator[tuple[str, BaseDataset]]:
@@ -39,31 +44,54 @@ def _prepare_data(self: BaseDataset, index: int) -> Any:
     except UserError:
         raise
     except Exception as error:
-        image = _image(self, index)
-        transform = innermost(error, BaseTransform)
-        step = f' in {type(transform).__name__}' if transform else ''
-        raise DataError(f'image {image!r} cannot be used: {cause(error)}{step}') from error
-    _check_size(sample, self, index)
+        raise DataError(_what_is_wrong(error, self, index)) from error
+    size = getattr(sample.get('data_samples'), 'ori_shape', None) if isinstance(sample, dict) else None
+    if size is not None:
+        info = self.get_data_info(index)
+        if fault := _fault_of_size(tuple(size[::-1]), info):
+            raise DataError(f'image {info.get("img_path")!r} {fault}')
     return sample
 
 
-def _image(dataset: BaseDataset, index: int) -> str:
+def _what_is_wrong(error: Exception, dataset: BaseDataset, index: int) -> str:
     info = dataset.get_data_info(index)
-    return info.get('img_path', f'number {index}')
+    path = info.get('img_path', f'number {index}')
+    transform = innermost(error, BaseTransform)
+    if not os.path.exists(path) and '://' not in path:
+        return f'image {path!r} does not exist'
+    if os.path.exists(path) and not os.path.getsize(path):
+        return f'image {path!r} is empty'
+    try:
+        with Image.open(path) as image:
+            size = image.size
+    except OSError:  # UnidentifiedImageError is one
+        size = None
+    if size and (fault := _fault_of_size(size, info)):
+        return f'image {path!r} {fault}'
+    if isinstance(transform, LoadImageFromFile):
+        return f'image {path!r} is damaged, or of a format that cannot be read: {cause(error)}'
+    pixels = f' of {size[0]} x {size[1]} pixels' if size else ''
+    step = f'{type(transform).__name__}: ' if transform else ''
+    return f'image {path!r}{pixels} or its annotations cannot be used: {step}{cause(error)}'
 
 
-def _check_size(sample, dataset: BaseDataset, index: int) -> None:
-    """Compare the size of the image with the one that the annotations were made for, where both are known."""
-    size = getattr(sample.get('data_samples'), 'ori_shape', None) if isinstance(sample, dict) else None
-    if size is None:
-        return
-    info = dataset.get_data_info(index)
-    told = (info.get('height'), info.get('width'))
-    if None not in told and tuple(size) != told:
-        raise DataError(
-            f'image {info.get("img_path")!r} has {size[1]} x {size[0]} pixels, but {dataset.ann_file} says '
-            f'{told[1]} x {told[0]}, so its boxes and masks would be elsewhere'
-        )
+def _fault_of_size(size: tuple[int, int], info: dict) -> str | None:
+    """Compare the width and height of an image with those that its annotations were made for, where there are any."""
+    told = (info.get('width'), info.get('height'))
+    if None in told or size == told:
+        return None
+    width, height = size
+    return f'has {width} x {height} pixels, but is annotated as one of {told[0]} x {told[1]}: boxes would be elsewhere'
+
+
+def check_files(dataset: BaseDataset, setting: str) -> None:
+    """Raise UserError where an image is missing or empty: of all up to 5000, of more evenly many."""
+    for index in range(0, len(dataset), math.ceil(len(dataset) / _MOST_FILES)):
+        path = dataset.get_data_info(index).get('img_path')
+        if index == 0 and not (path and os.path.isfile(path)):  # remote, or in an archive: the first sample was fine
+            return
+        if not os.path.isfile(path) or not os.path.getsize(path):
+            raise UserError(f'{setting}: image {path!r} {"is empty" if os.path.isfile(path) else "does not exist"}')
 
 
 def first_sample(dataset) -> Any:
