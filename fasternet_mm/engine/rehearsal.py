@@ -61,7 +61,7 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
     Raises:
         UserError: Names the setting that does not work, what stands there, and why.
     """
-    start = _StartHook()
+    start = _StartHook(cfg)
     runner.register_hook(start, priority='VERY_HIGH')
     try:
         getattr(runner, phase)()
@@ -72,10 +72,12 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
 
 
 class _StartHook(Hook):
-    over = False
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.over = False
 
     def before_test(self, runner: Runner) -> None:
-        check_heads(_unwrapped(runner.model), runner.test_dataloader.dataset, 'test_dataloader.dataset')
+        _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model
 
     def _after_iter(self, *args, **kwargs) -> None:
         self.over = True
@@ -131,15 +133,11 @@ def _check_loop(loop, name: str, cfg: Config) -> None:
 
 def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> None:
     setting, dataset, model = f'{name}_dataloader.dataset', loop.dataloader.dataset, _unwrapped(runner.model)
-    if phase == 'train':  # testing first says whether the checkpoint fits the heads
-        check_heads(model, dataset, setting)
     for path, leaf in leaves(dataset, setting):
         check_classes(leaf, path)
         name_images(leaf)
-    if name == 'train':
-        check_annotations(dataset, setting)
-    else:
-        check_evaluator(loop, name, cfg[f'{name}_evaluator'], runner.logger)
+    if phase == 'train':
+        _check_fit(runner, loop, name, cfg)
     try:
         sample = first_sample(dataset)
     except DataError as error:
@@ -151,6 +149,16 @@ def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> Non
         with explained(cfg, phase):
             inputs = model.data_preprocessor(loop.dataloader.collate_fn([sample]))['inputs']
         _try(model, inputs, cfg, phase)
+
+
+def _check_fit(runner: Runner, loop, name: str, cfg: Config) -> None:
+    """Check the data set against the heads and, where it is evaluated, the evaluator."""
+    setting, dataset = f'{name}_dataloader.dataset', loop.dataloader.dataset
+    check_heads(_unwrapped(runner.model), dataset, setting)
+    if name == 'train':
+        check_annotations(dataset, setting)
+    else:
+        check_evaluator(loop, name, cfg[f'{name}_evaluator'], runner.logger)
 
 
 def _check_packing(sample, model: nn.Module, setting: str) -> None:
