@@ -1,10 +1,25 @@
 """Errors that the user can mend; each is also of the type that stock mmengine or torch raises in its place."""
 
+import difflib
 import pickle
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """A wrong input that the user can mend; the command-line tools print its text as one line."""
+
+
+class DataError(UserError):
+    """An image or its annotations that cannot be used.
+
+    A data loader's worker hands an error on by its class and the text of its traceback, which becomes a note here.
+    """
+
+    def __init__(self, text: str) -> None:
+        traceback, _, own = text.rpartition(f'{__name__}.{type(self).__name__}: ')
+        super().__init__(own)
+        if traceback:
+            self.add_note(text)
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -25,3 +40,9 @@ class RefusedCheckpointError(CheckpointError, pickle.UnpicklingError):
 
 class DamagedCheckpointError(CheckpointError):
     """A file that is no checkpoint, or no longer one."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean ...?`` with those of `known` that are most like `name`, or an empty string."""
+    close = difflib.get_close_matches(name, sorted(known), n=2)
+    return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''

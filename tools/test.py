@@ -14,7 +14,8 @@ from mmengine.evaluator import DumpResults
 
 from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
-from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
+from fasternet_mm.engine.rehearsal import prepare_runner, run
+from fasternet_mm.engine.runner import FittingCheckpointHook, load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import require_output, require_writable
 
@@ -84,13 +85,13 @@ def main() -> None:
         add_visualization(cfg, args)
     if args.tta:
         add_tta(cfg)
-    runner = build_runner(cfg)
+    runner = prepare_runner(cfg, 'test')
     runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
     if args.out is not None:
         dump = DumpResults if is_classifier(cfg) else DumpDetResults
         # first: an evaluation that fails does not cost the predictions
         runner.test_evaluator.metrics.insert(0, dump(out_file_path=args.out))
-    runner.test()
+    run(runner, cfg, 'test')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,8 @@ from mmengine.config import Config
 
 from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
-from fasternet_mm.engine.runner import FittingCheckpointHook, build_runner, load_config
+from fasternet_mm.engine.rehearsal import prepare_runner, run
+from fasternet_mm.engine.runner import FittingCheckpointHook, load_config
 from fasternet_mm.engine.work_dir import last_checkpoint, training_in
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import require_writable
@@ -58,10 +59,10 @@ def main() -> None:
     check_config(cfg, 'train')
     require_writable(Path(cfg.work_dir), f'the work dir {cfg.work_dir}')
     with training_in(cfg):
-        runner = build_runner(cfg)
+        runner = prepare_runner(cfg, 'train')
         if cfg.get('resume'):
             runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')
-        runner.train()
+        run(runner, cfg, 'train')
 
 
 if __name__ == '__main__':

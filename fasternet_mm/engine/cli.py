@@ -45,6 +45,7 @@ def parse_run_args(parser: argparse.ArgumentParser, argv: list[str] | None = Non
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=list(LAUNCHERS), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # old launchers pass it
+    parser.add_argument('--traceback', action='store_true', help='show where an error of the config came from')
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -76,6 +77,8 @@ def command_line() -> Iterator[None]:
         _say(f'{tool}: terminated', error)
         sys.exit(143)
     except UserError as error:
+        if '--traceback' in sys.argv:
+            raise
         _say(f'{tool}: error: {error}', error)
         sys.exit(1)
     except Exception as error:

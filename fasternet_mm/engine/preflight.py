@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from mmengine.registry import DATASETS, Registry
 from ..checkpoint import require_source
 from ..errors import UserError
 from ..models import FasterNet
+from .explaining import nodes
 
 
 def check_config(cfg: Config, phase: str) -> None:
@@ -22,11 +22,14 @@ def check_config(cfg: Config, phase: str) -> None:
     """
     _check_backbone(cfg.get('model', {}))
     for loader in ('train', 'val') if phase == 'train' else ('test',):
-        if cfg.get(f'{loader}_dataloader') is None:
+        settings = cfg.get(f'{loader}_dataloader')
+        if settings is None:
             if loader == phase:
                 raise UserError(f'the config has no {loader}_dataloader, so there is nothing to {phase} on')
             continue
-        dataset = cfg[f'{loader}_dataloader'].get('dataset', {})
+        _check_dict(settings, f'{loader}_dataloader')
+        dataset = settings.get('dataset', {})
+        _check_dict(dataset, f'{loader}_dataloader.dataset')
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
             _check_dataset(dataset, f'{loader}_dataloader.dataset', registry)
         _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
@@ -40,29 +43,31 @@ def check_config(cfg: Config, phase: str) -> None:
 
 
 def _check_backbone(model) -> None:
-    for node in _dicts(model):
+    for path, node in _dicts({'model': model}):
         if str(node.get('type', '')).split('.')[-1] == 'FasterNet':
             try:
                 with torch.device('meta'):
                     FasterNet(**{key: value for key, value in node.items() if key != 'type'})
             except (KeyError, TypeError, ValueError) as error:  # of its arguments: KeyError for a norm's type
-                raise UserError(error) from error
+                raise UserError(f'{path}: {error}') from error
+
+
+def _check_dict(value, setting: str) -> None:
+    if not isinstance(value, dict):
+        raise UserError(f'{setting} must be a dict, but is {value!r}')
 
 
 def _check_checkpoints(cfg: Config, phase: str) -> None:
     paths = [cfg.get('load_from')]
     if phase == 'train':
-        paths += [node.get('checkpoint') for node in _dicts(cfg.get('model')) if node.get('type') == 'Pretrained']
+        paths += [node.get('checkpoint') for _, node in _dicts(cfg.get('model')) if node.get('type') == 'Pretrained']
     for path in paths:
         if path:
             require_source(path)
 
 
-def _dicts(node) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        yield from _dicts(child)
+def _dicts(node) -> list[tuple[str, dict]]:
+    return [(path, child) for path, child in nodes(node) if isinstance(child, dict)]
 
 
 def _check_dataset(dataset: dict, name: str, registry: Registry) -> None:
@@ -91,9 +96,9 @@ def _downloads(dataset: dict, registry: Registry) -> bool:
 
 
 def _check_evaluators(evaluators, name: str) -> None:
-    for node in _dicts(evaluators):
+    for path, node in _dicts({name: evaluators}):
         if isinstance(node.get('ann_file'), str):
-            _check_path(node['ann_file'], f'{name}.ann_file')
+            _check_path(node['ann_file'], f'{path}.ann_file')
 
 
 def _check_path(path: str, setting: str) -> None:

@@ -1,19 +1,23 @@
 """From a config to what runs it: the config as the command line changes it, its model, its runner."""
 
 import copy
+import logging
 import os
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
 from ..checkpoint import load_strict, require_filling
-from ..errors import CheckpointError, UserError
+from ..errors import CheckpointError, UserError, did_you_mean
 from .resume import require_resumable
 
 LAUNCHERS = {
@@ -43,6 +47,7 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
         raise UserError(f'config not found: {path}')
     try:
         cfg = Config.fromfile(path)
+        _warn_of_new_keys(cfg, options or {})
         cfg.merge_from_dict(options or {})
     except _OF_A_CONFIG as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
@@ -58,6 +63,28 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
     return cfg
+
+
+def _warn_of_new_keys(cfg: Config, options: dict) -> None:
+    """Say which option sets a key that nobody checks: what has a type refuses a wrong one itself."""
+    settings = cfg.to_dict()
+    for option in options:
+        node = settings
+        for key in option.split('.'):
+            if isinstance(node, (list, tuple)):
+                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+            elif not isinstance(node, Mapping) or 'type' in node:
+                break
+            elif key not in node:
+                if node is not settings or key not in signature(Runner).parameters:
+                    print_log(
+                        f'--cfg-options {option} sets a new key, as the config has no {key!r}{did_you_mean(key, node)}',
+                        logger='current',
+                        level=logging.WARNING,
+                    )
+                break
+            else:
+                node = node[key]
 
 
 def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:

@@ -5,6 +5,8 @@ from mmcv.cnn import build_activation_layer
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
+from .arguments import check_bool, check_cfg, check_int
+
 
 class FasterNetClsHead(ClsHead):
     """Global average pooling, a 1x1 convolution without bias, an activation, and a linear layer (table 8).
@@ -24,6 +26,9 @@ class FasterNetClsHead(ClsHead):
     Shape:
         Input: the backbone's outputs, of which the last is used: (N, in_channels, H, W).
         Output: logits (N, num_classes).
+
+    Raises:
+        ValueError: For any argument of another type or out of range; it is named, with what was expected.
     """
 
     def __init__(
@@ -38,8 +43,22 @@ class FasterNetClsHead(ClsHead):
         cal_acc: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
+        for name, value in (
+            ('num_classes', num_classes),
+            ('in_channels', in_channels),
+            ('hidden_channels', hidden_channels),
+        ):
+            check_int(name, value, least=1)
+        check_cfg('act_cfg', act_cfg)
+        if not isinstance(loss, nn.Module):
+            check_cfg('loss', loss)
+        for name, value in (('ignore_mismatched_sizes', ignore_mismatched_sizes), ('cal_acc', cal_acc)):
+            check_bool(name, value)
+        for value in topk if isinstance(topk, (list, tuple)) else (topk,):
+            check_int('topk', value, least=1, most=num_classes if cal_acc else None)
         default_init = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
         super().__init__(loss, topk, cal_acc, init_cfg or default_init)
+        self.num_classes = num_classes
         self.ignore_mismatched_sizes = ignore_mismatched_sizes
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv2d(in_channels, hidden_channels, 1, bias=False)

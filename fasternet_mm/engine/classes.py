@@ -1,0 +1,111 @@
+"""The classes of the heads, the data sets, their annotation files and the evaluators, against each other."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from logging import Logger
+from pathlib import Path
+
+from mmcv.cnn import VGG
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
+from mmengine.dataset import BaseDataset
+from mmpretrain.evaluation import Accuracy
+from torch import nn
+
+from ..errors import UserError
+from .annotations import missing_classes
+from .samples import leaves
+
+
+def check_classes(dataset: BaseDataset, setting: str) -> None:
+    """Raise UserError where a class of the data set is not in its annotation file, whose name mmdet lets pass."""
+    classes = dataset.metainfo.get('classes')
+    if isinstance(classes, str):
+        raise UserError(f'{setting}.metainfo.classes must be a tuple of names, as ({classes!r},), but is {classes!r}')
+    found = getattr(dataset, 'cat_ids', None)
+    if classes is None or found is None or len(found) == len(classes) or not dataset.ann_file.endswith('.json'):
+        return
+    content = json.loads(Path(dataset.ann_file).read_bytes())  # once more, as there is something to be told
+    if fault := missing_classes(classes, (category['name'] for category in content['categories'])):
+        raise UserError(f'{dataset.ann_file}, which the config names as {setting}.ann_file, {fault}')
+
+
+def check_heads(model: nn.Module, dataset, setting: str) -> None:
+    """Raise UserError where a part of the model has another number of classes than the data set."""
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    if classes is None:
+        return
+    for name, module in model.named_modules():
+        number = getattr(module, 'num_classes', None)
+        # as in mmdet's NumClassCheckHook: these have classes of their own
+        if number is None or name.endswith('rpn_head') or isinstance(module, (VGG, FusedSemanticHead)):
+            continue
+        if name != 'data_preprocessor' and number != len(classes):
+            raise UserError(
+                f'model.{name}.num_classes is {number}, but {setting} has {len(classes)} classes: '
+                f'{", ".join(map(repr, classes[:5]))}{", ..." if len(classes) > 5 else ""}'
+            )
+
+
+def check_annotations(dataset, setting: str) -> None:
+    """Raise UserError where a data set for detection has no object, to which mmdet says nothing, or AP -1."""
+    found = [leaf for _, leaf in leaves(dataset, setting)]
+    infos = (leaf.get_data_info(index) for leaf in found for index in range(len(leaf)))
+    if found and not any(_has_objects(info) for info in infos):
+        raise UserError(
+            f'{setting} has no object of its classes on any of its {len(dataset)} images, crowds apart: see '
+            f'{", ".join(leaf.ann_file for leaf in found)}'
+        )
+
+
+def _has_objects(info: dict) -> bool:
+    if 'instances' not in info:  # not for detection
+        return True
+    return any(not instance.get('ignore_flag') for instance in info['instances'])
+
+
+def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -> None:
+    """Check what the metrics of a validation or a test will need.
+
+    Raises:
+        UserError: If there is no object to find, or a metric is for other images or other classes.
+    """
+    setting, dataset = f'{name}_dataloader.dataset', loop.dataloader.dataset
+    metrics = loop.evaluator.metrics
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    if all(getattr(metric, 'format_only', False) for metric in metrics):
+        return  # as for a test set whose annotations are not public
+    check_annotations(dataset, setting)
+    several = isinstance(settings, list)
+    for index, metric in enumerate(metrics):
+        path = f'{name}_evaluator.{index}' if several else f'{name}_evaluator'
+        own = settings[index] if several else settings
+        if isinstance(metric, CocoMetric) and metric._coco_api is not None and not metric.format_only:
+            file = f'{own.get("ann_file")}, which the config names as {path}.ann_file,'
+            _check_coco(metric._coco_api, dataset, classes, file, setting, logger)
+        if isinstance(metric, Accuracy) and classes and max(metric.topk) > len(classes):
+            raise UserError(f'{path}.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')
+
+
+def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting: str, logger: Logger) -> None:
+    images = {leaf.get_data_info(index)['img_id'] for _, leaf in leaves(dataset, '') for index in range(len(leaf))}
+    if foreign := images - set(coco.imgs):
+        raise UserError(
+            f'{file} does not have {len(foreign)} of the {len(images)} images of {setting} (one of them has the id '
+            f'{min(foreign, key=str)!r}); both need the same annotation file'
+        )
+    names = [category['name'] for category in coco.cats.values()]
+    if fault := missing_classes(classes, names):
+        raise UserError(f'{file} {fault}')
+    for annotation in coco.anns.values():
+        if not all(map(math.isfinite, annotation['bbox'])):
+            raise UserError(f'{file} has an annotation (id {annotation["id"]!r}) with bbox {annotation["bbox"]!r}')
+    if others := [name for name in names if name not in classes]:
+        told = ', '.join(map(repr, others[:5])) + (', ...' if len(others) > 5 else '')
+        logger.warning(f'{file} has {len(others)} categories that are not asked for, and left out: {told}')
+    if len(coco.imgs) > len(images):
+        logger.warning(
+            f'{file} has {len(coco.imgs)} images, {setting} {len(images)} of them: the others count as missed'
+        )

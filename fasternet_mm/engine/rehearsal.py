@@ -1,0 +1,197 @@
+"""Everything that a run will use, built and tried on one image before the first iteration."""
+
+from collections.abc import Mapping
+from inspect import signature
+
+import torch
+from mmdet.models import SingleStageDetector, TwoStageDetector
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import BaseTTAModel
+from mmengine.registry import OPTIMIZERS
+from mmengine.runner import Runner
+from mmpretrain.models import ImageClassifier
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from ..errors import DataError, UserError, did_you_mean
+from ..models import FasterNet
+from .classes import check_annotations, check_classes, check_evaluator, check_heads
+from .explaining import explain, explained, unknown_type
+from .runner import build_runner
+from .samples import check_files, first_sample, leaves, name_images
+
+_PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
+_TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
+_SIDE = 64  # pixels of the image that is tried
+
+
+def prepare_runner(cfg: Config, phase: str) -> Runner:
+    """Build the runner and all that it will use in `phase`, and try it on one image of each data set.
+
+    The runner keeps what was built, so that its ``train()`` or ``test()`` builds nothing again; random numbers are as
+    they would be without.
+
+    Args:
+        cfg (Config): The config.
+        phase (str): 'train' or 'test'.
+
+    Raises:
+        UserError: Names the setting that does not work, what stands there, and why.
+    """
+    _check_settings(cfg)
+    with explained(cfg, phase):
+        runner = build_runner(cfg)
+        loops = _build_train(runner) if phase == 'train' else {'test': runner.test_loop}
+    _check_checkpoint_hooks(runner)
+    for name, loop in loops.items():
+        _check_loop(loop, name, cfg)
+        _check_data(runner, loop, name, cfg, phase)
+    return runner
+
+
+def run(runner: Runner, cfg: Config, phase: str) -> None:
+    """Train or test. What fails before the first iteration is over is the config's: it is one line.
+
+    Raises:
+        UserError: Names the setting that does not work, what stands there, and why.
+    """
+    start = _StartHook(cfg)
+    runner.register_hook(start, priority='VERY_HIGH')
+    try:
+        getattr(runner, phase)()
+    except Exception as error:
+        if start.over:
+            raise
+        raise explain(error, cfg, phase, _unwrapped(runner.model)) from error
+
+
+class _StartHook(Hook):
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.over = False
+
+    def before_test(self, runner: Runner) -> None:
+        _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model
+
+    def _after_iter(self, *args, **kwargs) -> None:
+        self.over = True
+
+
+def _check_settings(cfg: Config) -> None:
+    for group in _TOGETHER:
+        absent = [key for key in group if cfg.get(key) is None]
+        if 0 < len(absent) < len(group):
+            raise UserError(f'the config has no {" and no ".join(absent)}; {", ".join(group)} need each other')
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        value = (cfg.get('train_cfg') or {}).get(key, 1)
+        if not isinstance(value, (int, float)) or not value >= 1:
+            raise UserError(f'train_cfg.{key} must be an int of at least 1, but is {value!r}')
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    if isinstance(optimizer, dict) and isinstance(optimizer.get('type'), str):
+        with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+            if registry.get(optimizer['type']) is None:
+                raise UserError(f'optim_wrapper.optimizer.type is {unknown_type(optimizer["type"], registry)}')
+
+
+def _build_train(runner: Runner) -> dict:
+    """Build in mmengine's own order what ``runner.train()`` builds."""
+    loops = {'train': runner.train_loop}
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    runner.auto_scale_lr = None  # it is done, and may not be done once the schedulers know the learning rate
+    if runner.param_schedulers is not None:
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    if runner.val_loop is not None:
+        loops['val'] = runner.val_loop
+    return loops
+
+
+def _check_checkpoint_hooks(runner: Runner) -> None:
+    """Refuse what CheckpointHook takes as ``**kwargs`` and hands on at the first save, hours later."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            known = {*signature(CheckpointHook).parameters, *signature(runner.save_checkpoint).parameters}
+            for name in hook.args.keys() - known:
+                raise UserError(f'{type(hook).__name__} has no setting {name!r}{did_you_mean(name, known)}')
+
+
+def _check_loop(loop, name: str, cfg: Config) -> None:
+    loader = loop.dataloader
+    if len(loader) == 0:
+        settings = cfg[f'{name}_dataloader']
+        raise UserError(
+            f'{name}_dataloader yields no batch: the data set has {len(loader.dataset)} images, batch_size is '
+            f'{settings.get("batch_size")!r}, drop_last is {settings.get("drop_last", False)!r}'
+        )
+
+
+def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> None:
+    setting, dataset, model = f'{name}_dataloader.dataset', loop.dataloader.dataset, _unwrapped(runner.model)
+    for path, leaf in leaves(dataset, setting):
+        check_classes(leaf, path)
+        name_images(leaf)
+    if phase == 'train':
+        _check_fit(runner, loop, name, cfg)
+    try:
+        sample = first_sample(dataset)
+    except DataError as error:
+        raise UserError(f'{setting}: {error}') from error
+    for path, leaf in leaves(dataset, setting):
+        check_files(leaf, path)
+    if not isinstance(runner.model, BaseTTAModel):  # which takes several versions of an image
+        _check_packing(sample, model, setting)
+        with explained(cfg, phase):
+            inputs = model.data_preprocessor(loop.dataloader.collate_fn([sample]))['inputs']
+        _try(model, inputs, cfg, phase)
+
+
+def _check_fit(runner: Runner, loop, name: str, cfg: Config) -> None:
+    """Check the data set against the heads and, where it is evaluated, the evaluator."""
+    setting, dataset = f'{name}_dataloader.dataset', loop.dataloader.dataset
+    check_heads(_unwrapped(runner.model), dataset, setting)
+    if name == 'train':
+        check_annotations(dataset, setting)
+    else:
+        check_evaluator(loop, name, cfg[f'{name}_evaluator'], runner.logger)
+
+
+def _check_packing(sample, model: nn.Module, setting: str) -> None:
+    expected = DataSample if isinstance(model, ImageClassifier) else DetDataSample
+    packed = isinstance(sample, Mapping) and 'inputs' in sample and isinstance(sample.get('data_samples'), expected)
+    if isinstance(model, _PLAIN) and not packed:
+        raise UserError(
+            f"{setting}.pipeline does not give a dict of 'inputs' and 'data_samples' ({expected.__name__}), as "
+            f'{type(model).__name__} takes it; its last step must be '
+            f'{"PackInputs of mmpretrain" if expected is DataSample else "PackDetInputs of mmdet"}'
+        )
+
+
+@torch.no_grad()
+def _try(model: nn.Module, inputs, cfg: Config, phase: str) -> None:
+    """Let a model with our backbone see a small black image: channels and numbers of maps fit, or torch says so."""
+    if not isinstance(model, _PLAIN) or not isinstance(model.backbone, FasterNet):
+        return
+    side, hint, training = (_SIDE, _SIDE), '', model.training
+    image = inputs.new_zeros(1, inputs.shape[1], *side)
+    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    model.eval()
+    try:
+        channels = [maps.shape[1] for maps in model.backbone(image)]
+        hint = f'; the backbone gives {len(channels)} maps of {", ".join(map(str, channels))} channels'
+        model(image, None if isinstance(model, ImageClassifier) else [DetDataSample(metainfo=info)], mode='tensor')
+    except Exception as error:
+        raise explain(error, cfg, phase, model, hint) from error
+    finally:
+        model.train(training)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while hasattr(model, 'module'):  # DDP, or test-time augmentation
+        model = model.module
+    return model

@@ -1,0 +1,117 @@
+"""The samples of a data set: which image an error is about, and a first one to try."""
+
+import copy
+import math
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine.dataset import BaseDataset
+from PIL import Image
+
+from ..errors import DataError, UserError
+from .explaining import cause, innermost
+
+_MOST_FILES = 5000
+
+
+def leaves(dataset, setting: str) -> Iterator[tuple[str, BaseDataset]]:
+    """Yield the data sets inside the wrappers (RepeatDataset, ConcatDataset, ...), each with its key in the config."""
+    inner = getattr(dataset, 'datasets', None)
+    if inner is not None:
+        for index, child in enumerate(inner):
+            yield from leaves(child, f'{setting}.datasets.{index}')
+    elif hasattr(dataset, 'dataset'):
+        yield from leaves(dataset.dataset, f'{setting}.dataset')
+    elif isinstance(dataset, BaseDataset):
+        yield setting, dataset
+
+
+def name_images(dataset: BaseDataset) -> None:
+    """Make each error of the data set's pipeline a DataError of one line that names the image, in workers, too."""
+    dataset.prepare_data = MethodType(_prepare_data, dataset)
+
+
+def _prepare_data(self: BaseDataset, index: int) -> Any:
+    try:
+        sample = type(self).prepare_data(self, index)
+    except UserError:
+        raise
+    except Exception as error:
+        raise DataError(_what_is_wrong(error, self, index)) from error
+    size = getattr(sample.get('data_samples'), 'ori_shape', None) if isinstance(sample, dict) else None
+    if size is not None:
+        info = self.get_data_info(index)
+        if fault := _fault_of_size(tuple(size[::-1]), info):
+            raise DataError(f'image {info.get("img_path")!r} {fault}')
+    return sample
+
+
+def _what_is_wrong(error: Exception, dataset: BaseDataset, index: int) -> str:
+    info = dataset.get_data_info(index)
+    path = info.get('img_path', f'number {index}')
+    transform = innermost(error, BaseTransform)
+    if not os.path.exists(path) and '://' not in path:
+        return f'image {path!r} does not exist'
+    if os.path.exists(path) and not os.path.getsize(path):
+        return f'image {path!r} is empty'
+    try:
+        with Image.open(path) as image:
+            size = image.size
+    except OSError:  # UnidentifiedImageError is one
+        size = None
+    if size and (fault := _fault_of_size(size, info)):
+        return f'image {path!r} {fault}'
+    if isinstance(transform, LoadImageFromFile):
+        return f'image {path!r} is damaged, or of a format that cannot be read: {cause(error)}'
+    pixels = f' of {size[0]} x {size[1]} pixels' if size else ''
+    step = f'{type(transform).__name__}: ' if transform else ''
+    return f'image {path!r}{pixels} or its annotations cannot be used: {step}{cause(error)}'
+
+
+def _fault_of_size(size: tuple[int, int], info: dict) -> str | None:
+    """Compare the width and height of an image with those that its annotations were made for, where there are any."""
+    told = (info.get('width'), info.get('height'))
+    if None in told or size == told:
+        return None
+    width, height = size
+    return f'has {width} x {height} pixels, but is annotated as one of {told[0]} x {told[1]}: boxes would be elsewhere'
+
+
+def check_files(dataset: BaseDataset, setting: str) -> None:
+    """Raise UserError where an image is missing or empty: of all up to 5000, of more evenly many."""
+    for index in range(0, len(dataset), math.ceil(len(dataset) / _MOST_FILES)):
+        path = dataset.get_data_info(index).get('img_path')
+        if index == 0 and not (path and os.path.isfile(path)):  # remote, or in an archive: the first sample was fine
+            return
+        if not os.path.isfile(path) or not os.path.getsize(path):
+            raise UserError(f'{setting}: image {path!r} {"is empty" if os.path.isfile(path) else "does not exist"}')
+
+
+def first_sample(dataset) -> Any:
+    """Return the first sample, without a trace: neither random numbers nor what transforms keep is used up."""
+    kept = {}  # shared, not copied: it may be large, and nobody writes to it
+    for _, leaf in leaves(dataset, ''):
+        for name in ('data_bytes', 'data_address', 'data_list'):
+            value = getattr(leaf, name, None)
+            kept[id(value)] = value
+    with random_state_kept():
+        return copy.deepcopy(dataset, kept)[0]
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put the random numbers of Python, NumPy and torch on the CPU back to where they were."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
