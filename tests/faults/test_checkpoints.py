@@ -101,7 +101,8 @@ def test_a_name_of_our_own_is_meant_in_our_folder(tmp_path, name, folder):
 
 
 NOT_OWN = [
-    'epoch_.pth', 'epoch_1.pth.bak', 'my_epoch_1.pth', 'epoch_1.pth\n', 'epoch_1.pth/', 'epoch_1.pth/..', 'best_epoch_1',
+    'epoch_.pth',
+    'epoch_1.pth.bak', 'my_epoch_1.pth', 'epoch_1.pth\n', 'epoch_1.pth/', 'epoch_1.pth/..', 'best_epoch_1',
     'epoch_1xpth', 'train.py', '/etc/passwd', '', '..', '.', None, 3, [],
 ]  # fmt: skip
 

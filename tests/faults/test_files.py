@@ -164,7 +164,7 @@ PLACES = {
 def places(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'file').touch()
-    (tmp_path / 'x.pth').touch()  # what is tried first comes before the checkpoint is read
+    (tmp_path / 'x.pth').write_bytes(b'x')  # what is tried first comes before the checkpoint is read
     return tmp_path
 
 
