@@ -93,13 +93,12 @@ def _require_whole(path: Path) -> None:
 
 def _require_names(checkpoint, filename: str) -> None:
     """Raise CheckpointError where mmengine would not find a dict of tensors by name."""
-    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    where = ' under state_dict' if weights is not checkpoint else ''
+    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
-        raise CheckpointError(f'{filename} holds a {type(weights).__name__}{where}, not a dict of tensors by name')
+        raise CheckpointError(f'No state_dict found in checkpoint file {filename}')  # mmengine's words, where it looks
     for name in weights:
         if not isinstance(name, str) or not name.isprintable():
-            raise CheckpointError(f'{filename} holds no weights{where}: {name!r} is not the name of a tensor')
+            raise CheckpointError(f'{filename} holds no state_dict, a dict of tensors by name: {name!r} names none')
 
 
 def safetensors_torch():
