@@ -41,9 +41,10 @@ def load_from_local(filename: str, map_location=None):
     try:
         if path.suffix == '.safetensors':
             named = isinstance(map_location, (str, torch.device))
-            return safetensors_torch().load_file(path, device=str(map_location) if named else 'cpu')
-        _require_whole(path)
-        checkpoint = torch.load(path, map_location=map_location)
+            checkpoint = safetensors_torch().load_file(path, device=str(map_location) if named else 'cpu')
+        else:
+            _require_whole(path)
+            checkpoint = torch.load(path, map_location=map_location)
         _require_names(checkpoint, filename)
         return checkpoint
     except PermissionError as error:

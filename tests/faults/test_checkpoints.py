@@ -234,9 +234,11 @@ def test_a_training_goes_on_whole_or_not_at_all(tmp_path, trained, case):
     assert told in str(error.value) and str(path) in str(error.value) and 'leave --resume out' in str(error.value)
 
 
+SGD = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+GROUPS = dict(optim_wrapper=dict(paramwise_cfg=dict(bias_lr_mult=2.0)))
 CHANGED = {
-    'another optimizer': (dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))), 'has betas, .*, where SGD, .* has momentum'),
-    'other groups': (dict(optim_wrapper=dict(paramwise_cfg=dict(bias_lr_mult=2.0))), 'has 1 groups of parameters, that of the config 2'),
+    'another optimizer': (SGD, 'has betas, .*, where SGD, .* has momentum'),
+    'other groups': (GROUPS, 'has 1 groups of parameters, that of the config 2'),
     'other schedules': (dict(schedules=2), 'holds 1 schedules of the learning rate, and the config has 2'),
     'another model': (dict(model=Line(3)), r'layer\.weight \(1, 2\), not \(1, 3\)'),
 }  # fmt: skip
