@@ -173,7 +173,7 @@ PATCHES = (
           "more permissive: mmengine's own checkpoints hold more than tensors, which torch refuses",
           'torch >= 2.6, mmengine 0.10', 'our entries go, those of others stay'),
     Patch('CheckpointLoader: local files', partial(_load_by, 'loading', 'load_from_local', ''),
-          'stricter: missing, damaged and unsafe files end in one clear error; more permissive: .safetensors',
+          'stricter: missing, damaged (by checksum) and unsafe files are one clear error; more permissive: .safetensors',
           'mmengine 0.10'),
     Patch('CheckpointLoader: http(s)', partial(_load_by, 'loading', 'load_from_http', 'http://', 'https://'),
           'stricter: held to size, hash and URL, and loaded with weights_only, which mmengine leaves out here',
@@ -181,7 +181,7 @@ PATCHES = (
     Patch('CheckpointLoader: fasternet://', partial(_load_by, 'official', 'load_from_official', 'fasternet://'),
           "the authors' files by name", 'mmengine 0.10'),
     Patch('mmengine.runner.load_state_dict, under each of its names', _check_loading,
-          'stricter for models with a FasterNet: any layout is recognised, and what does not fit is an error',
+          'stricter for models with a FasterNet: any layout is recognised; what does not fit, or is NaN, is an error',
           'mmengine 0.10', "mmengine's own returns; below another plugin's wrapper ours stays, and only passes on"),
     # a scope finds an unprefixed name in itself or in mmengine's root, and a prefixed one in that scope alone
     Patch('MODELS of mmengine, mmdet and mmpretrain: FasterNet',

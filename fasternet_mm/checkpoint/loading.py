@@ -41,9 +41,10 @@ def load_from_local(filename: str, map_location=None):
     try:
         if path.suffix == '.safetensors':
             named = isinstance(map_location, (str, torch.device))
-            return safetensors_torch().load_file(path, device=str(map_location) if named else 'cpu')
-        _require_whole(path)
-        checkpoint = torch.load(path, map_location=map_location)
+            checkpoint = safetensors_torch().load_file(path, device=str(map_location) if named else 'cpu')
+        else:
+            _require_whole(path)
+            checkpoint = torch.load(path, map_location=map_location)
         _require_names(checkpoint, filename)
         return checkpoint
     except PermissionError as error:
@@ -93,13 +94,12 @@ def _require_whole(path: Path) -> None:
 
 def _require_names(checkpoint, filename: str) -> None:
     """Raise CheckpointError where mmengine would not find a dict of tensors by name."""
-    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    where = ' under state_dict' if weights is not checkpoint else ''
+    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
-        raise CheckpointError(f'{filename} holds a {type(weights).__name__}{where}, not a dict of tensors by name')
+        raise CheckpointError(f'No state_dict found in checkpoint file {filename}')  # mmengine's words, where it looks
     for name in weights:
         if not isinstance(name, str) or not name.isprintable():
-            raise CheckpointError(f'{filename} holds no weights{where}: {name!r} is not the name of a tensor')
+            raise CheckpointError(f'{filename} holds no state_dict, a dict of tensors by name: {name!r} names none')
 
 
 def safetensors_torch():

@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import math
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.registry import MODELS
@@ -23,7 +25,6 @@ from fasternet_mm.checkpoint import load_strict, require_source
 from fasternet_mm.engine.runner import FittingCheckpointHook
 from fasternet_mm.errors import CheckpointError
 
-ADAMW = dict(type='AdamW', lr=0.1)
 RUNS = itertools.count()  # each with a message hub of its own
 
 
@@ -38,8 +39,9 @@ class Line(BaseModel):
         return dict(loss=loss) if mode == 'loss' else [loss]
 
 
-def train(work_dir, epochs=2, resume=None, model=None, optimizer=ADAMW, schedules=1, checkpoint=None, **optim_wrapper):
-    optim_wrapper = dict(optimizer=optimizer, **optim_wrapper)
+def train(work_dir, epochs=2, resume=None, *, model=None, optim_wrapper=None, schedules=1, checkpoint=None, hooks=()):
+    """Two iterations an epoch, with the hook `checkpoint`."""
+    optim_wrapper = dict(dict(optimizer=dict(type='AdamW', lr=0.1)), **(optim_wrapper or {}))
     runner = Runner(
         model or Line(),
         work_dir=str(work_dir),
@@ -48,6 +50,7 @@ def train(work_dir, epochs=2, resume=None, model=None, optimizer=ADAMW, schedule
         optim_wrapper=optim_wrapper,
         param_scheduler=[dict(type='ExponentialLR', gamma=0.9) for _ in range(schedules)],
         default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, **(checkpoint or {}))),
+        custom_hooks=list(hooks),
         experiment_name=f'{work_dir}-{next(RUNS)}',
         load_from=None if resume is None else str(resume),
         resume=resume is not None,
@@ -100,11 +103,8 @@ def test_a_name_of_our_own_is_meant_in_our_folder(tmp_path, name, folder):
     assert hook_in(tmp_path, filename_tmpl=OWN[name])._own(folder + name) == str(tmp_path / name)
 
 
-NOT_OWN = [
-    'epoch_.pth',
-    'epoch_1.pth.bak', 'my_epoch_1.pth', 'epoch_1.pth\n', 'epoch_1.pth/', 'epoch_1.pth/..', 'best_epoch_1',
-    'epoch_1xpth', 'train.py', '/etc/passwd', '', '..', '.', None, 3, [],
-]  # fmt: skip
+NOT_OWN = ['epoch_.pth', 'epoch_1.pth.bak', 'my_epoch_1.pth', 'epoch_1.pth\n', 'epoch_1.pth/', 'epoch_1.pth/..',
+           'best_epoch_1', 'epoch_1xpth', 'train.py', '/etc/passwd', '', '..', '.', None, 3, []]  # fmt: skip
 
 
 @pytest.mark.parametrize('path', NOT_OWN)
@@ -119,27 +119,65 @@ def test_no_path_leaves_our_folder(path):
     assert own is None or (own.startswith('/work/') and own.endswith('.pth') and '/' not in own[6:])
 
 
+class Validate(Hook):
+    """Scores that get better from epoch to epoch."""
+
+    def after_train_epoch(self, runner):
+        saving = next(hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook))
+        saving.after_val_epoch(runner, dict(ap=runner.epoch))
+
+
 FORGED = {
     'an absolute path': lambda victim: str(victim),
     'a way up': lambda victim: f'../{victim.name}',
-    'a way up from a folder': lambda victim: f'work/../../{victim.name}',
+    'a way up in our folder': lambda victim: f'{victim.parent}/work/../{victim.name}',
     'a number': lambda victim: 7,
     'a list': lambda victim: [str(victim)],
 }
 
 
 @pytest.mark.parametrize('forged', FORGED)
-@pytest.mark.parametrize('key', ['best_ckpt', 'keep_ckpt_ids', 'last_ckpt'])
-def test_a_forged_checkpoint_deletes_nothing_on_resume(tmp_path, trained, key, forged):
-    victim, work = tmp_path / 'victim_1.pth', tmp_path / 'work'
+def test_a_forged_best_checkpoint_stays_where_it_is(tmp_path, monkeypatch, trained, forged):
+    victim, work = tmp_path / 'best_ap_1.pth', tmp_path / 'work'
+    victim.touch()
+    content = copy.deepcopy(trained)
+    content['message_hub']['runtime_info'].update(best_ckpt=FORGED[forged](victim), best_score=-1.0)
+    work.mkdir()
+    monkeypatch.chdir(work)
+    saving = dict(max_keep_ckpts=1, save_best='ap', rule='greater', filename_tmpl='{}.pth')
+    train(work, 4, saved(tmp_path, content), hooks=[Validate()], checkpoint=saving)
+    assert victim.exists() and names(work) == ['4.pth', 'best_ap_3.pth']
+
+
+@pytest.mark.parametrize('score', ['high', None, [1.0], math.nan])
+def test_a_score_that_is_none_is_beaten(tmp_path, trained, score):
+    content = copy.deepcopy(trained)
+    content['message_hub']['runtime_info'].update(best_score=score)
+    saving = dict(save_best='ap', rule='greater')
+    train(tmp_path, 2, saved(tmp_path, content), hooks=[Validate()], checkpoint=saving)
+    assert 'best_ap_epoch_1.pth' in names(tmp_path)
+
+
+@pytest.mark.parametrize('forged', FORGED)
+def test_forged_old_checkpoints_stay_where_they_are(tmp_path, trained, forged):
+    victim, work = tmp_path / '1.pth', tmp_path / 'work'
     victim.touch()
     content = copy.deepcopy(trained)
     path = FORGED[forged](victim)
-    value = [f'/../../{victim.name[:-4]}', path, victim.name, True, -1, 99, 1.5] if key == 'keep_ckpt_ids' else path
-    content['message_hub']['runtime_info'].update({key: value, 'best_score': 'high'})
-    content['message_hub']['resumed_keys'].update({key: True, 'best_score': True})
-    train(work, 4, saved(tmp_path, content), checkpoint=dict(max_keep_ckpts=1, save_best='ap', rule='greater'))
-    assert victim.exists() and names(work) == ['epoch_4.pth']
+    ids = [str(path).removesuffix('.pth'), path, True, -1, 99, 1.5, [1], None]
+    content['message_hub']['runtime_info'].update(keep_ckpt_ids=ids)
+    train(work, 4, saved(tmp_path, content), checkpoint=dict(max_keep_ckpts=1, filename_tmpl='{}.pth'))
+    assert victim.exists() and names(work) == ['4.pth']
+
+
+def test_a_copied_work_dir_loses_nothing_and_keeps_count(tmp_path):
+    saving = dict(max_keep_ckpts=1, save_best='ap', rule='greater')
+    train(tmp_path / 'old', 2, hooks=[Validate()], checkpoint=saving)
+    shutil.copytree(tmp_path / 'old', tmp_path / 'new')
+    before = names(tmp_path / 'old')
+    train(tmp_path / 'new', 4, tmp_path / 'new' / 'epoch_2.pth', hooks=[Validate()], checkpoint=saving)
+    assert names(tmp_path / 'old') == before == ['best_ap_epoch_1.pth', 'epoch_2.pth']
+    assert names(tmp_path / 'new') == ['best_ap_epoch_3.pth', 'epoch_4.pth']
 
 
 def test_a_forged_list_does_not_delete_what_is_new(tmp_path, trained):
@@ -196,9 +234,11 @@ def test_a_training_goes_on_whole_or_not_at_all(tmp_path, trained, case):
     assert told in str(error.value) and str(path) in str(error.value) and 'leave --resume out' in str(error.value)
 
 
+SGD = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+GROUPS = dict(optim_wrapper=dict(paramwise_cfg=dict(bias_lr_mult=2.0)))
 CHANGED = {
-    'another optimizer': (dict(optimizer=dict(type='SGD', lr=0.1)), 'has betas, .*, where SGD, .* has momentum'),
-    'other groups': (dict(paramwise_cfg=dict(bias_lr_mult=2.0)), 'has 1 groups of parameters, that of the config 2'),
+    'another optimizer': (SGD, 'has betas, .*, where SGD, .* has momentum'),
+    'other groups': (GROUPS, 'has 1 groups of parameters, that of the config 2'),
     'other schedules': (dict(schedules=2), 'holds 1 schedules of the learning rate, and the config has 2'),
     'another model': (dict(model=Line(3)), r'layer\.weight \(1, 2\), not \(1, 3\)'),
 }  # fmt: skip
@@ -307,11 +347,11 @@ def test_a_state_dict_is_loaded_as_a_whole_or_not_at_all(data):
 
 
 OTHER = {
-    'a list': ([torch.ones(1)], 'holds a list, not a dict of tensors by name'),
-    'a tensor': (torch.ones(1), 'holds a Tensor, not a dict'),
-    'a list inside': (dict(state_dict=[torch.ones(1)]), 'holds a list under state_dict, not a dict'),
-    'numbers for names': ({1: torch.ones(1)}, 'holds no weights: 1 is not the name of a tensor'),
-    'a name that moves the cursor': (dict(state_dict={'a\x1b[2J': torch.ones(1)}), r"'a\x1b[2J' is not the name"),
+    'a list': ([torch.ones(1)], 'No state_dict found in checkpoint file'),
+    'a tensor': (torch.ones(1), 'No state_dict found'),
+    'a list inside': (dict(state_dict=[torch.ones(1)]), 'No state_dict found'),
+    'numbers for names': ({1: torch.ones(1)}, 'holds no state_dict, a dict of tensors by name: 1 names none'),
+    'a name that moves the cursor': (dict(state_dict={'a\x1b[2J': torch.ones(1)}), r"'a\x1b[2J' names none"),
 }
 
 
