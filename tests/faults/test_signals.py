@@ -50,13 +50,23 @@ def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training
     assert training.wait() == 1
     kept = f'the last whole checkpoint is {tmp_path}/work/epoch_1.pth; --resume goes on from it'
     line = lines_of(training)[-1]
-    assert line.startswith(f'train.py: error: DataLoader worker (pid {children[-1]}) is killed by signal: Killed. ')
-    assert line.endswith(f'If memory ran out: lower num_workers or batch_size of the dataloader; {kept}')
+    assert line.startswith(f'train.py: error: DataLoader worker (pid {children[-1]}) is killed by signal: Killed; ')
+    assert line.endswith(f'; if memory ran out, lower num_workers or batch_size of the dataloader; {kept}')
 
     starved = Tool('train.py', tiny_config(epochs=200), '--resume', log=tmp_path / 'log', file_size=5_000_000)
     assert starved.wait() == 1
     assert lines_of(starved)[-1] == f'train.py: error: File too large: {tmp_path}/work/epoch_2.pth; {kept}'
     assert sorted(path.name for path in (tmp_path / 'work').glob('*.p*')) == ['epoch_1.pth', 'tiny.py']
+
+
+def test_shared_memory_that_is_full_does_not_stop_a_training_in_silence(tiny_config, tmp_path):
+    config = tiny_config(num_workers=1)
+    starved = Tool('train.py', config, log=tmp_path / 'log', file_size=60_000)  # less than a batch, more than the logs
+    assert starved.wait() == 1
+    worker, line = lines_of(starved)[-2:]
+    assert worker.startswith('DataLoader worker: unable to') and 'File too large' in worker
+    assert line.startswith('train.py: error: DataLoader worker (pid') and 'exited unexpectedly; if memory ran' in line
+    assert line.endswith('; no checkpoint was written yet')
 
 
 # errors that reach the end of a tool's main
