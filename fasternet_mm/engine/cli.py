@@ -100,7 +100,7 @@ def _fault(error: Exception) -> str | None:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
         return f'out of memory ({text}); smaller batches or images need less'
     if isinstance(error, torch.distributed.DistError) or '/gloo/' in text:
-        return f'another process of this run ended first: {text}'
+        return f'the processes of this run lost each other: {text}'
     return None
 
 

@@ -92,7 +92,7 @@ def caught(function, *args) -> Exception:
         (PermissionError(errno.EACCES, 'Permission denied', 'a\x1bb'), r'Permission denied: a\x1bb'),
         (caught(torch.empty, 2**60), "out of memory (.*DefaultCPUAllocator: can't allocate memory"),
         (caught(np.empty, 2**58), 'out of memory (Unable to allocate 2.00 EiB'),
-        (torch.distributed.DistBackendError('NCCL error'), 'another process of this run ended first: NCCL error'),
+        (torch.distributed.DistBackendError('NCCL error'), 'the processes of this run lost each other: NCCL error'),
         (UserError('two\nlines'), 'two lines'),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else '',
