@@ -1,14 +1,18 @@
 """What ends a training from outside costs nothing that was saved, and says what to go on from."""
 
 import errno
+import io
 import os
 import re
 import signal
 import subprocess
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.work_dir import LOCK
@@ -102,6 +106,16 @@ def test_what_happens_outside_the_program_is_one_line(monkeypatch, capsys, error
     status, text = end_of(monkeypatch, capsys, error)
     assert status == 1
     assert re.fullmatch(f'tool.py: error: {re.escape(line).replace(re.escape(".*"), ".*")}.*; a note\n', text)
+
+
+@given(st.text(), st.text())
+def test_an_error_is_one_printable_line_whatever_it_says(text, note):
+    error = UserError(text)
+    error.add_note(note)
+    written = io.StringIO()
+    with redirect_stderr(written), pytest.raises(SystemExit), command_line():
+        raise error
+    assert written.getvalue()[-1] == '\n' and written.getvalue()[:-1].isprintable()
 
 
 @pytest.mark.parametrize(
