@@ -16,14 +16,13 @@ if [ -n "$env_dir" ]; then
 else
     env_dir=$PWD/.venv$([ "$1" != oldest ] || echo -oldest) mend="remove it and run this again"
     if [ ! -e "$env_dir/bin/pip" ]; then
-        mkdir -p "$env_dir" 2>/dev/null && [ -w "$env_dir" ] || die "cannot write to $env_dir"
-        python=${PYTHON:-} version=
         for python in ${PYTHON:+"$PYTHON"} python3.12 python3.11 python3; do
             version=$(version_of "$python") && right_version "$version" && break
             [ -z "${PYTHON:-}" ] || die "Python 3.11 or 3.12 is needed, and PYTHON=$PYTHON is ${version:-none that runs}"
             python=
         done
         [ -n "$python" ] || die "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python"
+        mkdir -p "$env_dir" 2>/dev/null && [ -w "$env_dir" ] || die "cannot write to $env_dir"
         echo "== making the virtual environment $env_dir with $version"
         "$python" -m venv "$env_dir" || die "$python -m venv failed (Debian: apt install python3-venv); remove $env_dir"
     fi
@@ -41,7 +40,9 @@ requirements="requirements/tested.txt${1:+ requirements/$1.txt}"
 want=$(cat $requirements requirements/mmcv-lite.txt setup.py pyproject.toml fasternet_mm/version.py | cksum)
 done_file="$env_dir/.fasternet_mm${1:+-$1}"
 if [ "$(cat "$done_file" 2>/dev/null)" != "$want $PWD" ]; then
-    [ -w "$env_dir" ] && [ -w . ] || die "cannot write to $env_dir and $PWD"
+    for folder in "$env_dir" "$PWD"; do
+        [ -w "$folder" ] || die "cannot write to $folder"
+    done
     echo "== installing the packages of $requirements into $env_dir (two minutes on a fast line; PyTorch with CUDA is 3 GB)"
     lite=requirements/mmcv-lite.txt
     if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("mmcv") is None)'; then

@@ -2,11 +2,13 @@
 
 import argparse
 import errno
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import torch
@@ -64,7 +66,7 @@ def command_line() -> Iterator[None]:
     """
     tool = Path(sys.argv[0]).name
     try:
-        with _terminable():
+        with _terminable(), _workers_end():
             _require_unicode()
             yield
             if torch.distributed.is_initialized():
@@ -96,11 +98,12 @@ def _fault(error: Exception) -> str | None:
         return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
     # torch has no types for the next ones
     if isinstance(error, RuntimeError) and text.startswith('DataLoader worker'):
-        return f'{text.splitlines()[0]} If memory ran out: lower num_workers or batch_size of the dataloader'
+        what = text.splitlines()[0].rstrip('. ')
+        return f'{what}; if memory ran out, lower num_workers or batch_size of the dataloader'
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
         return f'out of memory ({text}); smaller batches or images need less'
     if isinstance(error, torch.distributed.DistError) or '/gloo/' in text:
-        return f'another process of this run ended first: {text}'
+        return f'the processes of this run lost each other: {text}'
     return None
 
 
@@ -121,6 +124,24 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _workers_end() -> Iterator[None]:
+    """End a data loader's worker that cannot hand over a batch, as where /dev/shm is full: torch would wait forever."""
+
+    def end(error, batch) -> None:
+        if multiprocessing.parent_process() is None:
+            return before(error, batch)
+        print(f'DataLoader worker: {error}', file=sys.stderr, flush=True)
+        os._exit(1)
+
+    before = Queue._on_queue_feeder_error  # multiprocessing's hook for it, which prints a traceback and goes on
+    Queue._on_queue_feeder_error = staticmethod(end)
+    try:
+        yield
+    finally:
+        Queue._on_queue_feeder_error = staticmethod(before)
 
 
 def _require_unicode() -> None:

@@ -129,6 +129,7 @@ def test_a_python_of_another_version(clone, tmp_path):
     needed = 'error: Python 3.11 or 3.12 is needed, and'
     assert error_of(clone, PYTHON=str(old)) == f'{needed} PYTHON={old} is Python 3.10.7'
     assert error_of(clone, PYTHON='/nowhere') == f'{needed} PYTHON=/nowhere is none that runs'
+    assert not (clone / '.venv').exists()
 
 
 def test_no_python_that_fits(clone, tmp_path):
@@ -140,10 +141,11 @@ def test_no_python_that_fits(clone, tmp_path):
 def test_a_folder_that_cannot_be_written(clone, tmp_path):
     with tempfile.TemporaryDirectory() as folder:  # one that another user can see
         shutil.copytree(clone, Path(folder, 'clone'))
+        python = stub(Path(folder, 'python'), (3, 11))
         for path in (folder, f'{folder}/clone'):
             os.chmod(path, 0o555)
         user = 65534 if os.geteuid() == 0 else None  # root can write everywhere
-        line = error_of(Path(folder, 'clone'), 'tools/quickstart.sh', user)
+        line = error_of(Path(folder, 'clone'), 'tools/quickstart.sh', user, PYTHON=str(python))
         assert line == f'error: cannot write to {folder}/clone/.venv'
         os.chmod(f'{folder}/clone', 0o755)
 

@@ -1,14 +1,18 @@
 """What ends a training from outside costs nothing that was saved, and says what to go on from."""
 
 import errno
+import io
 import os
 import re
 import signal
 import subprocess
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.work_dir import LOCK
@@ -50,13 +54,23 @@ def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training
     assert training.wait() == 1
     kept = f'the last whole checkpoint is {tmp_path}/work/epoch_1.pth; --resume goes on from it'
     line = lines_of(training)[-1]
-    assert line.startswith(f'train.py: error: DataLoader worker (pid {children[-1]}) is killed by signal: Killed. ')
-    assert line.endswith(f'If memory ran out: lower num_workers or batch_size of the dataloader; {kept}')
+    assert line.startswith(f'train.py: error: DataLoader worker (pid {children[-1]}) is killed by signal: Killed; ')
+    assert line.endswith(f'; if memory ran out, lower num_workers or batch_size of the dataloader; {kept}')
 
     starved = Tool('train.py', tiny_config(epochs=200), '--resume', log=tmp_path / 'log', file_size=5_000_000)
     assert starved.wait() == 1
     assert lines_of(starved)[-1] == f'train.py: error: File too large: {tmp_path}/work/epoch_2.pth; {kept}'
     assert sorted(path.name for path in (tmp_path / 'work').glob('*.p*')) == ['epoch_1.pth', 'tiny.py']
+
+
+def test_shared_memory_that_is_full_does_not_stop_a_training_in_silence(tiny_config, tmp_path):
+    config = tiny_config(num_workers=1)
+    starved = Tool('train.py', config, log=tmp_path / 'log', file_size=60_000)  # less than a batch, more than the logs
+    assert starved.wait() == 1
+    worker, line = lines_of(starved)[-2:]
+    assert worker.startswith('DataLoader worker: unable to') and 'File too large' in worker
+    assert line.startswith('train.py: error: DataLoader worker (pid') and 'exited unexpectedly; if memory ran' in line
+    assert line.endswith('; no checkpoint was written yet')
 
 
 # errors that reach the end of a tool's main
@@ -82,7 +96,7 @@ def caught(function, *args) -> Exception:
         (PermissionError(errno.EACCES, 'Permission denied', 'a\x1bb'), r'Permission denied: a\x1bb'),
         (caught(torch.empty, 2**60), "out of memory (.*DefaultCPUAllocator: can't allocate memory"),
         (caught(np.empty, 2**58), 'out of memory (Unable to allocate 2.00 EiB'),
-        (torch.distributed.DistBackendError('NCCL error'), 'another process of this run ended first: NCCL error'),
+        (torch.distributed.DistBackendError('NCCL error'), 'the processes of this run lost each other: NCCL error'),
         (UserError('two\nlines'), 'two lines'),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else '',
@@ -92,6 +106,16 @@ def test_what_happens_outside_the_program_is_one_line(monkeypatch, capsys, error
     status, text = end_of(monkeypatch, capsys, error)
     assert status == 1
     assert re.fullmatch(f'tool.py: error: {re.escape(line).replace(re.escape(".*"), ".*")}.*; a note\n', text)
+
+
+@given(st.text(), st.text())
+def test_an_error_is_one_printable_line_whatever_it_says(text, note):
+    error = UserError(text)
+    error.add_note(note)
+    written = io.StringIO()
+    with redirect_stderr(written), pytest.raises(SystemExit), command_line():
+        raise error
+    assert written.getvalue()[-1] == '\n' and written.getvalue()[:-1].isprintable()
 
 
 @pytest.mark.parametrize(
