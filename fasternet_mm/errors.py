@@ -17,7 +17,7 @@ class DataError(UserError):
 
     def __init__(self, text: str) -> None:
         traceback, _, own = text.rpartition(f'{__name__}.{type(self).__name__}: ')
-        super().__init__(own)
+        super().__init__(own.partition('\n')[0])
         if traceback:
             self.add_note(text)
 

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
@@ -50,7 +51,7 @@ def prepare_runner(cfg: Config, phase: str) -> Runner:
         loops = _build_train(runner) if phase == 'train' else {'test': runner.test_loop}
     _check_checkpoint_hooks(runner)
     for name, loop in loops.items():
-        _check_loop(loop, name, cfg)
+        _check_length(loop.dataloader, cfg[f'{name}_dataloader'], f'{name}_dataloader')
         _check_data(runner, loop, name, cfg, phase)
     return runner
 
@@ -102,6 +103,7 @@ def _check_settings(cfg: Config) -> None:
 def _build_train(runner: Runner) -> dict:
     """Build in mmengine's own order what ``runner.train()`` builds."""
     loops = {'train': runner.train_loop}
+    _check_length(runner.train_dataloader, runner.cfg.train_dataloader, 'train_dataloader')
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
     runner.auto_scale_lr = None  # it is done, and may not be done once the schedulers know the learning rate
@@ -121,12 +123,10 @@ def _check_checkpoint_hooks(runner: Runner) -> None:
                 raise UserError(f'{type(hook).__name__} has no setting {name!r}{did_you_mean(name, known)}')
 
 
-def _check_loop(loop, name: str, cfg: Config) -> None:
-    loader = loop.dataloader
+def _check_length(loader: DataLoader, settings: Mapping, setting: str) -> None:
     if len(loader) == 0:
-        settings = cfg[f'{name}_dataloader']
         raise UserError(
-            f'{name}_dataloader yields no batch: the data set has {len(loader.dataset)} images, batch_size is '
+            f'{setting} yields no batch: the data set has {len(loader.dataset)} images, batch_size is '
             f'{settings.get("batch_size")!r}, drop_last is {settings.get("drop_last", False)!r}'
         )
 

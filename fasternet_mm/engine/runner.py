@@ -73,18 +73,16 @@ def _warn_of_new_keys(cfg: Config, options: dict) -> None:
         for key in option.split('.'):
             if isinstance(node, (list, tuple)):
                 node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
-            elif not isinstance(node, Mapping) or 'type' in node:
-                break
-            elif key not in node:
-                if node is not settings or key not in signature(Runner).parameters:
-                    print_log(
-                        f'--cfg-options {option} sets a new key, as the config has no {key!r}{did_you_mean(key, node)}',
-                        logger='current',
-                        level=logging.WARNING,
-                    )
-                break
-            else:
+            elif isinstance(node, Mapping) and key in node:
                 node = node[key]
+            else:
+                checked = not isinstance(node, Mapping) or 'type' in node
+                if not checked and (node is not settings or key not in signature(Runner).parameters):
+                    told = (
+                        f'--cfg-options {option} sets a new key, as the config has no {key!r}{did_you_mean(key, node)}'
+                    )
+                    print_log(told, logger='current', level=logging.WARNING)
+                break
 
 
 def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
