@@ -173,7 +173,7 @@ PATCHES = (
           "more permissive: mmengine's own checkpoints hold more than tensors, which torch refuses",
           'torch >= 2.6, mmengine 0.10', 'our entries go, those of others stay'),
     Patch('CheckpointLoader: local files', partial(_load_by, 'loading', 'load_from_local', ''),
-          'stricter: missing, damaged (by checksum) and unsafe files are one clear error; more permissive: .safetensors',
+          'stricter: missing, damaged (by checksum) and unsafe files are one clear error; more permissive: safetensors',
           'mmengine 0.10'),
     Patch('CheckpointLoader: http(s)', partial(_load_by, 'loading', 'load_from_http', 'http://', 'https://'),
           'stricter: held to size, hash and URL, and loaded with weights_only, which mmengine leaves out here',

@@ -35,7 +35,8 @@ def load_from_local(filename: str, map_location=None):
     Files that end in .safetensors, as timm publishes them, need the package safetensors.
 
     Raises:
-        CheckpointError: If there is no such file, if it is damaged, or if loading it would run code.
+        CheckpointError: If there is no such file, if it is damaged, if it holds no dict by name, or if loading it would
+            run code.
     """
     path = require_file(filename)
     try:
@@ -70,6 +71,8 @@ def load_from_local(filename: str, map_location=None):
     except Exception as error:  # a truncated or altered file can raise anything
         if 'CUDA' in str(error):
             raise
+        if isinstance(error, MemoryError) or 'allocate memory' in str(error):
+            raise CheckpointError(f'there is not enough memory to load {filename}') from error
         raise DamagedCheckpointError(
             f'{filename} is damaged or not a PyTorch checkpoint ({_first_line(error)})'
         ) from error

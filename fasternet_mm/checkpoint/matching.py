@@ -31,7 +31,7 @@ def load_strict(model: nn.Module, checkpoint) -> None:
 def require_filling(model: nn.Module, checkpoint) -> dict:
     """Raise where `checkpoint`, in any layout, would not fill the whole of `model`; nothing is loaded.
 
-    What torch loads strictly always fits: models may rename or resize tensors by hooks.
+    What torch loads strictly always fits, if it is finite: models may rename or resize tensors by hooks.
 
     Args:
         model (nn.Module): The model, unwrapped.
@@ -41,7 +41,8 @@ def require_filling(model: nn.Module, checkpoint) -> dict:
         dict: The tensors by the names that `model` loads them by.
 
     Raises:
-        CheckpointError: If there is no state dict in it, or as :func:`require_matching`.
+        CheckpointError: If there is no state dict in it, as :func:`require_matching`, and where something in it is no
+            tensor, or one that cannot be copied as it is, or NaN or infinite.
     """
     own = _own_tensors(model)
     state_dict = state_dict_of(checkpoint)

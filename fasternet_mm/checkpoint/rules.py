@@ -178,6 +178,8 @@ def non_finite(module: nn.Module, state_dict: dict) -> list[str]:
 
 def is_finite(tensor: Tensor) -> bool:
     """Return whether no element is NaN or infinite."""
+    if tensor.dtype.itemsize == 1:  # torch cannot sum float8
+        tensor = tensor.float()
     # a sum that is finite tells, and takes a tenth of the time; one that is not may have overflowed
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 

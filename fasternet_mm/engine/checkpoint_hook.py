@@ -144,5 +144,5 @@ def _is_score(value) -> bool:
     """Return whether another score can be compared with `value`."""
     try:
         return not math.isnan(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last one of a tensor with several elements
         return False

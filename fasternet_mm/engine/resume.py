@@ -32,10 +32,9 @@ def require_resumable(runner: Runner, checkpoint: dict) -> None:
         named = isinstance(part, dict) and all(isinstance(key, str) and key.isprintable() for key in part)
         _require(named, f'its message_hub.{name} is not a dict of values by name')
     _require('optimizer' in checkpoint, "it was saved without the optimizer's state")
-    wrapper, state = runner.optim_wrapper, checkpoint['optimizer']
-    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {None: wrapper}
-    states = state if isinstance(wrapper, OptimWrapperDict) else {None: state}
-    for name, wrapper in wrappers.items():
+    several = isinstance(runner.optim_wrapper, OptimWrapperDict)
+    states = checkpoint['optimizer'] if several else {None: checkpoint['optimizer']}
+    for name, wrapper in runner.optim_wrapper.items() if several else [(None, runner.optim_wrapper)]:
         _require_optimizer(wrapper.optimizer, states.get(name) if isinstance(states, dict) else None)
     _require_schedules(runner.param_schedulers, checkpoint.get('param_schedulers'))
 

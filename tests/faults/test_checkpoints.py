@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from mmpretrain.registry import MODELS
 from fasternet_mm import AtomicCheckpointHook
 from fasternet_mm.checkpoint import load_strict, require_source
 from fasternet_mm.engine.runner import FittingCheckpointHook
-from fasternet_mm.errors import CheckpointError
+from fasternet_mm.errors import CheckpointError, DamagedCheckpointError
 
 RUNS = itertools.count()  # each with a message hub of its own
 
@@ -149,7 +150,7 @@ def test_a_forged_best_checkpoint_stays_where_it_is(tmp_path, monkeypatch, train
     assert victim.exists() and names(work) == ['4.pth', 'best_ap_3.pth']
 
 
-@pytest.mark.parametrize('score', ['high', None, [1.0], math.nan])
+@pytest.mark.parametrize('score', ['high', None, [1.0], math.nan, torch.zeros(2)])
 def test_a_score_that_is_none_is_beaten(tmp_path, trained, score):
     content = copy.deepcopy(trained)
     content['message_hub']['runtime_info'].update(best_score=score)
@@ -258,7 +259,7 @@ def test_an_option_that_another_torch_has_does_not_matter(tmp_path, trained, ver
     if version == 'newer':
         group['new_option'] = None
     else:
-        del group['decoupled_weight_decay']
+        del group['foreach']
     assert train(tmp_path, 2, saved(tmp_path, content)).epoch == 2
 
 
@@ -415,6 +416,15 @@ def test_every_byte_of_a_tensor_counts(tmp_path):
 def test_files_without_checksums_load(tmp_path):
     (tmp_path / 'bare.pth').write_bytes(bytes_of(SMALL, checksums=False))
     assert is_small(CheckpointLoader.load_checkpoint(str(tmp_path / 'bare.pth')))
+
+
+def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
+    path = saved(tmp_path, SMALL)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")):
+        monkeypatch.setattr(torch, 'load', Mock(side_effect=error))
+        with pytest.raises(CheckpointError, match=r'not enough memory to load .*given\.pth') as raised:
+            CheckpointLoader.load_checkpoint(str(path))
+        assert not isinstance(raised.value, DamagedCheckpointError)
 
 
 # ---- names

@@ -94,7 +94,7 @@ def test_an_infinite_mask_is_no_divergence(tmp_path):
     assert checkpoints(tmp_path) == ['epoch_5.pth']
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize('dtype', [torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_large_numbers_are_finite(dtype):
     large = torch.full((100,), torch.finfo(dtype).max, dtype=dtype)  # their sum is not
     assert is_finite(large)
