@@ -1,7 +1,6 @@
 """What the command lines share: options of mmdet's tools, and errors of one line."""
 
 import argparse
-import errno
 import multiprocessing
 import os
 import signal
@@ -15,13 +14,8 @@ import torch
 from mmengine.config import DictAction
 
 from ..errors import UserError
+from .faults import outside_fault
 from .runner import LAUNCHERS
-
-# what a full or failing disk and missing permissions are known by; a file that is not there can be a mistake of ours
-_OF_THE_SYSTEM = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EBUSY,
-}  # fmt: skip
 
 
 class ConfigOptions(DictAction):
@@ -84,27 +78,11 @@ def command_line() -> Iterator[None]:
         _say(f'{tool}: error: {error}', error)
         sys.exit(1)
     except Exception as error:
-        fault = _fault(error)
+        fault = outside_fault(error)
         if fault is None:
             raise
         _say(f'{tool}: error: {fault}', error)
         sys.exit(1)
-
-
-def _fault(error: Exception) -> str | None:
-    """Return what happened outside the program that made it raise `error`; None where it may be its own mistake."""
-    text = str(error)
-    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
-        return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
-    # torch has no types for the next ones
-    if isinstance(error, RuntimeError) and text.startswith('DataLoader worker'):
-        what = text.splitlines()[0].rstrip('. ')
-        return f'{what}; if memory ran out, lower num_workers or batch_size of the dataloader'
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in text:
-        return f'out of memory ({text}); smaller batches or images need less'
-    if isinstance(error, torch.distributed.DistError) or '/gloo/' in text:
-        return f'the processes of this run lost each other: {text}'
-    return None
 
 
 @contextmanager
