@@ -9,6 +9,7 @@ from pathlib import Path
 from mmcv.cnn import VGG
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
+from mmdet.models import RPNHead
 from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
 from mmengine.dataset import BaseDataset
 from mmpretrain.evaluation import Accuracy
@@ -34,13 +35,14 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
 
 def check_heads(model: nn.Module, dataset, setting: str) -> None:
     """Raise UserError where a part of the model has another number of classes than the data set."""
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    if classes is None:
+    metainfo = getattr(dataset, 'metainfo', {})
+    classes = metainfo.get('classes')
+    if classes is None or 'stuff_classes' in metainfo:  # panoptic: heads of things, and of things and stuff
         return
     for name, module in model.named_modules():
         number = getattr(module, 'num_classes', None)
         # as in mmdet's NumClassCheckHook: these have classes of their own
-        if number is None or name.endswith('rpn_head') or isinstance(module, (VGG, FusedSemanticHead)):
+        if number is None or isinstance(module, (VGG, RPNHead, FusedSemanticHead)) or 'rpn_head' in name.split('.'):
             continue
         if name != 'data_preprocessor' and number != len(classes):
             raise UserError(

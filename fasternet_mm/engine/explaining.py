@@ -39,6 +39,7 @@ _SETTINGS = {
     Runner.setup_env.__code__: 'env_cfg',
 }
 _OF_OTHERS = {'train': ('test_',), 'test': ('train_', 'val_')}  # often the same as what this phase has
+_OF_USERS = (ValueError, NotImplementedError)  # a wrong argument; an operator that only a compiled mmcv has
 _OURS = Path(__file__).parents[1]
 
 
@@ -84,7 +85,7 @@ def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None =
 
 
 def _is_ours(error: Exception, frame: FrameType) -> bool:
-    return Path(frame.f_code.co_filename).is_relative_to(_OURS) and not isinstance(error, ValueError)
+    return Path(frame.f_code.co_filename).is_relative_to(_OURS) and not isinstance(error, _OF_USERS)
 
 
 def _settings(cfg: Config, phase: str) -> list[str]:

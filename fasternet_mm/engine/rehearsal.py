@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from inspect import signature
 
 import torch
-from mmdet.models import SingleStageDetector, TwoStageDetector
+from mmdet.models import RPNHead, SingleStageDetector, TwoStageDetector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
@@ -175,20 +175,34 @@ def _check_packing(sample, model: nn.Module, setting: str) -> None:
 @torch.no_grad()
 def _try(model: nn.Module, inputs, cfg: Config, phase: str) -> None:
     """Let a model with our backbone see a small black image: channels and numbers of maps fit, or torch says so."""
-    if not isinstance(model, _PLAIN) or not isinstance(model.backbone, FasterNet):
+    if not isinstance(getattr(model, 'backbone', None), FasterNet):
         return
-    side, hint, training = (_SIDE, _SIDE), '', model.training
-    image = inputs.new_zeros(1, inputs.shape[1], *side)
-    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    image, hint, training = inputs.new_zeros(1, inputs.shape[1], _SIDE, _SIDE), '', model.training
     model.eval()
     try:
         channels = [maps.shape[1] for maps in model.backbone(image)]
         hint = f'; the backbone gives {len(channels)} maps of {", ".join(map(str, channels))} channels'
-        model(image, None if isinstance(model, ImageClassifier) else [DetDataSample(metainfo=info)], mode='tensor')
+        _forward(model, image)
     except Exception as error:
         raise explain(error, cfg, phase, model, hint) from error
     finally:
         model.train(training)
+
+
+def _forward(model: nn.Module, image: torch.Tensor) -> None:
+    side = tuple(image.shape[2:])
+    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=info)]
+    if isinstance(model, ImageClassifier):
+        model(image, mode='tensor')
+    elif isinstance(model, SingleStageDetector):
+        model(image, samples, mode='tensor')
+    elif isinstance(model, TwoStageDetector) and isinstance(model.rpn_head, RPNHead):
+        maps = model.extract_feat(image)
+        proposals = model.rpn_head.predict(maps, samples, rescale=False)
+        model.roi_head(maps, [boxes[:1] for boxes in proposals], samples)  # of all of them it would take seconds
+    else:
+        model.extract_feat(image)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

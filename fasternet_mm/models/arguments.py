@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
+from mmengine.registry import MODELS
+
 _ARCH_KEYS = {'embed_dims', 'depths', 'act_cfg'}
 
 
@@ -26,7 +28,7 @@ def resolve_arch(arch: str | Mapping, variants: Mapping[str, dict], num_stages: 
     if not _is_list(depths) or len(depths) != num_stages or not all(_is_int(depth, least=1) for depth in depths):
         raise ValueError(f'depths in arch of FasterNet must be {num_stages} positive ints, but is {depths!r}')
     act_cfg = arch.get('act_cfg', dict(type='ReLU'))
-    check_cfg('act_cfg in arch of FasterNet', act_cfg)
+    check_layer('act_cfg in arch of FasterNet', act_cfg)
     return dict(embed_dims=embed_dims, depths=tuple(depths), act_cfg=act_cfg)
 
 
@@ -68,6 +70,14 @@ def check_cfg(name: str, value) -> None:
     """Raise ValueError unless `value` is a dict with a type, as mmcv builds layers from."""
     if not isinstance(value, Mapping) or 'type' not in value:
         raise ValueError(f"{name} must be a dict with a 'type', but is {value!r}")
+
+
+def check_layer(name: str, value) -> None:
+    """Raise ValueError unless `value` is a dict whose type mmcv can build a layer from."""
+    check_cfg(name, value)
+    with MODELS.switch_scope_and_registry(None) as registry:
+        if isinstance(value['type'], str) and registry.get(value['type']) is None:
+            raise ValueError(f'type in {name} must be a layer that mmcv knows, but is {value["type"]!r}')
 
 
 def _is_int(value, least: int | None = None, most: int | None = None) -> bool:

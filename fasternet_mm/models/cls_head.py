@@ -5,7 +5,7 @@ from mmcv.cnn import build_activation_layer
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from .arguments import check_bool, check_cfg, check_int
+from .arguments import check_bool, check_cfg, check_int, check_layer
 
 
 class FasterNetClsHead(ClsHead):
@@ -49,7 +49,7 @@ class FasterNetClsHead(ClsHead):
             ('hidden_channels', hidden_channels),
         ):
             check_int(name, value, least=1)
-        check_cfg('act_cfg', act_cfg)
+        check_layer('act_cfg', act_cfg)
         if not isinstance(loss, nn.Module):
             check_cfg('loss', loss)
         for name, value in (('ignore_mismatched_sizes', ignore_mismatched_sizes), ('cal_acc', cal_acc)):

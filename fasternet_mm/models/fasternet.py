@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
-from .arguments import check_bool, check_cfg, check_int, check_number, resolve_arch, resolve_out_indices
+from .arguments import check_bool, check_int, check_layer, check_number, resolve_arch, resolve_out_indices
 from .gradient_checkpointing import checkpointed
 from .pconv import PartialConv2d
 
@@ -191,8 +191,8 @@ class FasterNet(BaseModule):
         check_number('drop_path_rate', drop_path_rate, least=0, below=1)
         check_number('layer_scale_init_value', layer_scale_init_value, least=0)
         check_int('frozen_stages', frozen_stages, least=-1, most=self.num_stages)
-        check_cfg('norm_cfg', norm_cfg)
-        check_cfg('act_cfg', act_cfg)
+        check_layer('norm_cfg', norm_cfg)
+        check_layer('act_cfg', act_cfg)
         for name, value in (('out_norm', out_norm), ('norm_eval', norm_eval), ('with_cp', with_cp)):
             check_bool(name, value)
         self.out_indices = resolve_out_indices(out_indices, self.num_stages)

@@ -71,7 +71,7 @@ def test_pconv_keeps_the_shape_or_names_an_argument(channels, n_div, kernel_size
         ('out_indices', (0, 7), 'out_indices must be stages from 0 to 3, but is (0, 7)'),
         ('n_div', 0, 'n_div must be '),
         ('drop_path_rate', 2, 'drop_path_rate must be '),
-        ('norm_cfg', dict(type='BNN'), 'BNN'),
+        ('norm_cfg', dict(type='BNN'), "type in norm_cfg must be a layer that mmcv knows, but is 'BNN'"),
         ('width', 3, "unexpected keyword argument 'width'"),
     ],
 )

@@ -176,10 +176,8 @@ def detector_of():
     def build(**backbone):
         neck = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5)
         backbone = dict(type='FasterNet', arch=dict(embed_dims=8, depths=(1, 1, 1, 1)), **backbone)
-        head = dict(type='RPNHead', in_channels=8, feat_channels=8)
-        cfg = Config(
-            dict(model=dict(type='RPN', backbone=backbone, neck=neck, rpn_head=head, train_cfg=None, test_cfg=None))
-        )
+        head = dict(type='RetinaHead', num_classes=1, in_channels=8, feat_channels=8, stacked_convs=1)
+        cfg = Config(dict(model=dict(type='RetinaNet', backbone=backbone, neck=neck, bbox_head=head)))
         with DefaultScope.overwrite_default_scope('mmdet'):
             return MODELS.build(cfg.model), cfg
 
