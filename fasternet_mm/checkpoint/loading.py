@@ -99,7 +99,11 @@ def _require_names(checkpoint, filename: str) -> None:
     """Raise CheckpointError where mmengine would not find a dict of tensors by name."""
     weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
-        raise CheckpointError(f'No state_dict found in checkpoint file {filename}')  # mmengine's words, where it looks
+        error = CheckpointError(
+            f'No state_dict found in checkpoint file {filename}'
+        )  # mmengine's words, where it looks
+        error.add_note(f'the file holds no state_dict, a dict of tensors by name, but a {type(checkpoint).__name__}')
+        raise error
     for name in weights:
         if not isinstance(name, str) or not name.isprintable():
             raise CheckpointError(f'{filename} holds no state_dict, a dict of tensors by name: {name!r} names none')
