@@ -97,12 +97,10 @@ def _require_whole(path: Path) -> None:
 
 def _require_names(checkpoint, filename: str) -> None:
     """Raise CheckpointError where mmengine would not find a dict of tensors by name."""
-    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(weights, dict):
-        error = CheckpointError(
-            f'No state_dict found in checkpoint file {filename}'
-        )  # mmengine's words, where it looks
-        error.add_note(f'the file holds no state_dict, a dict of tensors by name, but a {type(checkpoint).__name__}')
+        error = CheckpointError(f'No state_dict found in checkpoint file {filename}')  # mmengine's words
+        error.add_note(f'it holds no state_dict, a dict of tensors by name, but a {type(weights).__name__}')
         raise error
     for name in weights:
         if not isinstance(name, str) or not name.isprintable():

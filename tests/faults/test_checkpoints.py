@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -18,11 +19,13 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.registry import MODELS
 
 from fasternet_mm import AtomicCheckpointHook
 from fasternet_mm.checkpoint import load_strict, require_source
+from fasternet_mm.engine.resume import require_resumable
 from fasternet_mm.engine.runner import FittingCheckpointHook
 from fasternet_mm.errors import CheckpointError, DamagedCheckpointError
 
@@ -263,6 +266,19 @@ def test_an_option_that_another_torch_has_does_not_matter(tmp_path, trained, ver
     assert train(tmp_path, 2, saved(tmp_path, content)).epoch == 2
 
 
+def test_several_optimizers_go_on_each_with_its_own(trained):
+    def wrapped(kind) -> OptimWrapper:
+        return OptimWrapper(kind(torch.nn.Linear(2, 1).parameters(), lr=0.1))
+
+    wrappers = OptimWrapperDict(a=wrapped(torch.optim.SGD), b=wrapped(torch.optim.AdamW))
+    runner = SimpleNamespace(optim_wrapper=wrappers, param_schedulers=None)
+    state = wrappers.state_dict()
+    require_resumable(runner, dict(trained, optimizer=state))
+    for wrong in (dict(a=state['b'], b=state['a']), dict(a=state['a']), [state]):
+        with pytest.raises(CheckpointError, match='its optimizer'):
+            require_resumable(runner, dict(trained, optimizer=wrong))
+
+
 def test_nothing_goes_on_from_weights_that_are_not_finite(tmp_path, trained):
     content = copy.deepcopy(trained)
     content['state_dict']['layer.bias'][:] = math.nan
@@ -348,9 +364,9 @@ def test_a_state_dict_is_loaded_as_a_whole_or_not_at_all(data):
 
 
 OTHER = {
-    'a list': ([torch.ones(1)], 'No state_dict found in checkpoint file'),
-    'a tensor': (torch.ones(1), 'No state_dict found'),
-    'a list inside': (dict(state_dict=[torch.ones(1)]), 'No state_dict found'),
+    'a list': ([torch.ones(1)], 'a dict of tensors by name, but a list'),
+    'a tensor': (torch.ones(1), 'a dict of tensors by name, but a Tensor'),
+    'a list inside': (dict(state_dict=[torch.ones(1)]), 'a dict of tensors by name, but a list'),
     'numbers for names': ({1: torch.ones(1)}, 'holds no state_dict, a dict of tensors by name: 1 names none'),
     'a name that moves the cursor': (dict(state_dict={'a\x1b[2J': torch.ones(1)}), r"'a\x1b[2J' names none"),
 }
@@ -361,7 +377,7 @@ def test_a_file_of_something_else_is_named(tmp_path, case):
     content, told = OTHER[case]
     with pytest.raises(CheckpointError, match='given.pth') as error:
         CheckpointLoader.load_checkpoint(str(saved(tmp_path, content)))
-    assert told in str(error.value)
+    assert told in '; '.join([str(error.value), *getattr(error.value, '__notes__', ())])
 
 
 # ---- damage
