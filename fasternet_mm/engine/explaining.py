@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import Registry, build_from_cfg
 from mmengine.runner import Runner
 from torch import nn
@@ -44,15 +45,22 @@ _OURS = Path(__file__).parents[1]
 
 
 @contextmanager
-def explained(cfg: Config, phase: str) -> Iterator[None]:
+def explained(cfg: Config, phase: str, model: nn.Module | None = None, place: str = 'the config') -> Iterator[None]:
     """Turn what a library raises inside the block into a UserError of one line: see :func:`explain`."""
     try:
         yield
     except Exception as error:
-        raise explain(error, cfg, phase) from error
+        raise explain(error, cfg, phase, model, place) from error
 
 
-def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None = None, hint: str = '') -> Exception:
+def explain(
+    error: Exception,
+    cfg: Config,
+    phase: str,
+    model: nn.Module | None = None,
+    place: str = 'the config',
+    hint: str = '',
+) -> Exception:
     """Return a UserError that says where in the config the cause of `error` stands, what stands there, and the cause.
 
     Where is read off the traceback: what mmengine was building, or which module of the model was running.
@@ -62,6 +70,7 @@ def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None =
         cfg (Config): The config of the run.
         phase (str): 'train' or 'test'.
         model (nn.Module, optional): The model, if it may have been running.
+        place (str): Where it is if the traceback does not tell. Defaults to 'the config'.
         hint (str): What else the user should know. Defaults to ''.
 
     Returns:
@@ -73,14 +82,15 @@ def explain(error: Exception, cfg: Config, phase: str, model: nn.Module | None =
     path, node = _built(frames, {key: cfg[key] for key in _settings(cfg, phase)})
     if not path and model is not None:
         path, node = _running(frames, model, cfg.model)
-    if isinstance(node, Mapping) and isinstance(node.get('ann_file'), str):
-        file = Path(node.get('data_root') or '', node['ann_file'])
-        dataset = innermost(error, BaseDataset)
-        if fault := find_fault(file, getattr(dataset, '_metainfo', {}).get('classes')):  # it may be half built
-            return UserError(f'{file}, which the config names as {path}.ann_file, {fault}')
     if unknown := _unknown_type(frames[-1]):
         return UserError(f'{path}.type is {unknown}')
-    place = f'{path} ({_shown(node)})' if path else 'the config'
+    reader = innermost(error, (BaseDataset, BaseMetric))
+    if reader is not None and isinstance(node, Mapping) and isinstance(node.get('ann_file'), str):
+        file = Path(node.get('data_root') or '', node['ann_file'])
+        if fault := find_fault(file, getattr(reader, '_metainfo', {}).get('classes')):  # it may be half built
+            return UserError(f'{file}, which the config names as {path}.ann_file, {fault}')
+    if path:
+        place = f'{path} ({_shown(node)})'
     return UserError(f'{place} does not work: {cause(error)}{hint} (--traceback shows where)')
 
 
@@ -142,8 +152,8 @@ def _running(frames: list[FrameType], model: nn.Module, settings: Mapping) -> tu
     names = {id(module): name for name, module in model.named_modules()}
     running = [names[id(self)] for frame in frames if id(self := frame.f_locals.get('self')) in names]
     path, node = 'model', settings
-    for key in max(running, key=len, default='').split('.'):
-        child = node.get(key) if isinstance(node, Mapping) else node[int(key)] if key.isdigit() else None
+    for key in running[-1].split('.') if running else ():
+        child = (node if isinstance(node, Mapping) else dict(zip(map(str, range(len(node))), node))).get(key)
         if not isinstance(child, (Mapping, list)):
             break
         path, node = f'{path}.{key}', child

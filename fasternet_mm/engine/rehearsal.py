@@ -138,15 +138,16 @@ def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> Non
         name_images(leaf)
     if phase == 'train':
         _check_fit(runner, loop, name, cfg)
-    try:
-        sample = first_sample(dataset)
-    except DataError as error:
-        raise UserError(f'{setting}: {error}') from error
+    with explained(cfg, phase, place=setting):
+        try:
+            sample = first_sample(dataset)
+        except DataError as error:
+            raise UserError(f'{setting}: {error}') from error
     for path, leaf in leaves(dataset, setting):
         check_files(leaf, path)
     if not isinstance(runner.model, BaseTTAModel):  # which takes several versions of an image
         _check_packing(sample, model, setting)
-        with explained(cfg, phase):
+        with explained(cfg, phase, model=model, place=setting):
             inputs = model.data_preprocessor(loop.dataloader.collate_fn([sample]))['inputs']
         _try(model, inputs, cfg, phase)
 
@@ -184,7 +185,7 @@ def _try(model: nn.Module, inputs, cfg: Config, phase: str) -> None:
         hint = f'; the backbone gives {len(channels)} maps of {", ".join(map(str, channels))} channels'
         _forward(model, image)
     except Exception as error:
-        raise explain(error, cfg, phase, model, hint) from error
+        raise explain(error, cfg, phase, model, hint=hint) from error
     finally:
         model.train(training)
 

@@ -41,7 +41,7 @@ def name_images(dataset: BaseDataset) -> None:
 def _prepare_data(self: BaseDataset, index: int) -> Any:
     try:
         sample = type(self).prepare_data(self, index)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:
         raise DataError(_what_is_wrong(error, self, index)) from error
@@ -55,24 +55,30 @@ def _prepare_data(self: BaseDataset, index: int) -> Any:
 
 def _what_is_wrong(error: Exception, dataset: BaseDataset, index: int) -> str:
     info = dataset.get_data_info(index)
-    path = info.get('img_path', f'number {index}')
-    transform = innermost(error, BaseTransform)
-    if not os.path.exists(path) and '://' not in path:
-        return f'image {path!r} does not exist'
-    if os.path.exists(path) and not os.path.getsize(path):
-        return f'image {path!r} is empty'
+    path, transform = info.get('img_path'), innermost(error, BaseTransform)
+    step = f'{type(transform).__name__}: ' if transform else ''
+    if not isinstance(path, str):
+        return f'sample {index} of {dataset.ann_file!r} cannot be used: {step}{cause(error)}'
+    if fault := _fault_of_file(path):
+        return f'image {path!r} {fault}'
     try:
         with Image.open(path) as image:
             size = image.size
-    except OSError:  # UnidentifiedImageError is one
-        size = None
-    if size and (fault := _fault_of_size(size, info)):
+    except (OSError, ValueError, Image.DecompressionBombError):  # damaged, remote, or larger than PIL likes
+        return f'image {path!r} is damaged, or of a format that cannot be read: {step}{cause(error)}'
+    if fault := _fault_of_size(size, info):
         return f'image {path!r} {fault}'
     if isinstance(transform, LoadImageFromFile):
         return f'image {path!r} is damaged, or of a format that cannot be read: {cause(error)}'
-    pixels = f' of {size[0]} x {size[1]} pixels' if size else ''
-    step = f'{type(transform).__name__}: ' if transform else ''
-    return f'image {path!r}{pixels} or its annotations cannot be used: {step}{cause(error)}'
+    return f'image {path!r} of {size[0]} x {size[1]} pixels or its annotations cannot be used: {step}{cause(error)}'
+
+
+def _fault_of_file(path: str) -> str | None:
+    if '://' in path:  # remote: the file backend's affair
+        return None
+    if not os.path.isfile(path):
+        return 'does not exist'
+    return None if os.path.getsize(path) else 'is empty'
 
 
 def _fault_of_size(size: tuple[int, int], info: dict) -> str | None:
@@ -90,8 +96,8 @@ def check_files(dataset: BaseDataset, setting: str) -> None:
         path = dataset.get_data_info(index).get('img_path')
         if index == 0 and not (path and os.path.isfile(path)):  # remote, or in an archive: the first sample was fine
             return
-        if not os.path.isfile(path) or not os.path.getsize(path):
-            raise UserError(f'{setting}: image {path!r} {"is empty" if os.path.isfile(path) else "does not exist"}')
+        if fault := _fault_of_file(path):
+            raise UserError(f'{setting}: image {path!r} {fault}')
 
 
 def first_sample(dataset) -> Any:
@@ -101,12 +107,12 @@ def first_sample(dataset) -> Any:
         for name in ('data_bytes', 'data_address', 'data_list'):
             value = getattr(leaf, name, None)
             kept[id(value)] = value
-    with random_state_kept():
+    with _random_state_kept():
         return copy.deepcopy(dataset, kept)[0]
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def _random_state_kept() -> Iterator[None]:
     """Put the random numbers of Python, NumPy and torch on the CPU back to where they were."""
     ours, numpys = random.getstate(), np.random.get_state()
     try:
