@@ -1,5 +1,6 @@
 """A training's work dir: one training at a time, the checkpoint that it goes on from, and what a fault leaves there."""
 
+import errno
 import fcntl
 import os
 import platform
@@ -59,6 +60,9 @@ def _lock(work_dir: Path) -> int:
             raise UserError(
                 f'{work_dir} is in use by another training ({holder}); wait for it, end it, or name another --work-dir'
             ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise  # some network file systems have no locks: the file alone must do
         if not os.path.exists(path) or not os.path.samestat(os.fstat(file), os.stat(path)):
             raise UserError(f'{work_dir} was in use by a training that ended this moment ({holder}); try again')
         here = f'host {platform.node()}, '

@@ -120,6 +120,7 @@ def test_leftovers_of_the_dead_go_and_all_else_stays(tmp_path):
         'epoch_1.pth.partial',  # a user's
         'epoch_1.pth',
         f'notes.{here}.txt.partial',
+        f'notes.{here}.{10**20}.partial',
     ]
     for name in gone + stay:
         (tmp_path / name).touch()

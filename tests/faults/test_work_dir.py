@@ -1,5 +1,6 @@
 """One training in a work dir at a time, and it goes on from its own last checkpoint."""
 
+import errno
 import os
 import platform
 import shutil
@@ -76,6 +77,15 @@ def test_the_lock_of_another_host_is_removed_by_hand(cfg, tmp_path):
     assert 'by a training on another host (host elsewhere, process 7, since 2026-11-24 09:00:00); ' in str(error.value)
     assert str(error.value).endswith(f'if it is no longer alive: rm {tmp_path}/work/{LOCK}')
     assert (tmp_path / 'work' / LOCK).exists()
+
+
+def test_a_file_system_without_locks_can_be_trained_on(cfg, monkeypatch):
+    def lockf(*args):
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    monkeypatch.setattr('fcntl.lockf', lockf)
+    with training_in(cfg):
+        assert os.listdir(cfg.work_dir) == [LOCK]
 
 
 @pytest.mark.parametrize(('launcher', 'rank'), [('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID')])
