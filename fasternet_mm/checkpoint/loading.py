@@ -25,7 +25,7 @@ from ..errors import (
     MissingCheckpointError,
     RefusedCheckpointError,
 )
-from ..files import PARTIAL, AtomicLocalBackend
+from ..files import AtomicLocalBackend, partial_path
 from .rules import listed
 
 
@@ -223,7 +223,7 @@ def _download(url: str, target: Path, sha256: str) -> None:
         announced = int(response.headers.get('Content-Length') or 0)
     target.parent.mkdir(parents=True, exist_ok=True)
     print_log(f'Downloading {url} ({announced / 1e6:.1f} MB) to {target}', logger='current')
-    partial = target.with_name(target.name + PARTIAL)
+    partial = partial_path(target)
     torch.hub.download_url_to_file(url, str(partial), progress=os.isatty(2))
     size = partial.stat().st_size
     problem = None
