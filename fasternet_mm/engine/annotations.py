@@ -40,9 +40,9 @@ def find_fault(path: str | Path, classes: Sequence[str] | None = None) -> str | 
 def missing_classes(classes: Sequence[str], names: Iterable[str]) -> str | None:
     """Return which of `classes` are not among the names of a file's categories, with the nearest one, or None."""
     names = list(names)
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(map(repr, names)).items() if count > 1]
     if twice:
-        return f'has two categories of the name {twice[0]!r}'
+        return f'has two categories of the name {twice[0]}'
     missing = [name for name in classes if name not in names]
     if not missing:
         return None
@@ -74,6 +74,9 @@ def _fault_of_entry(entry, keys: Iterable[str]) -> str | None:
     for key in ('id', 'image_id', 'category_id'):
         if key in keys and not isinstance(entry[key], (int, str)):
             return f'with {key} {entry[key]!r}; an int is expected'
+    for key in ('name', 'file_name'):
+        if key in keys and not isinstance(entry[key], str):
+            return f'(id {entry["id"]!r}) with {key} {entry[key]!r}; a text is expected'
     for key in ('width', 'height', 'area'):
         if key in keys and not _is_number(entry[key]):
             return f'(id {entry["id"]!r}) with {key} {entry[key]!r}; a number is expected'

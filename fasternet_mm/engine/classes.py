@@ -17,6 +17,7 @@ from torch import nn
 
 from ..errors import UserError
 from .annotations import missing_classes
+from .explaining import nodes
 from .samples import leaves
 
 
@@ -80,15 +81,15 @@ def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -
     if all(getattr(metric, 'format_only', False) for metric in metrics):
         return  # as for a test set whose annotations are not public
     check_annotations(dataset, setting)
-    several = isinstance(settings, list)
-    for index, metric in enumerate(metrics):
-        path = f'{name}_evaluator.{index}' if several else f'{name}_evaluator'
-        own = settings[index] if several else settings
-        if isinstance(metric, CocoMetric) and metric._coco_api is not None and not metric.format_only:
-            file = f'{own.get("ann_file")}, which the config names as {path}.ann_file,'
+    files = [(path, node['ann_file']) for path, node in nodes({f'{name}_evaluator': settings}) if 'ann_file' in node]
+    with_files = [metric for metric in metrics if getattr(metric, '_coco_api', None) is not None]
+    for (path, file), metric in zip(files, with_files):
+        if isinstance(metric, CocoMetric) and not metric.format_only:
+            file = f'{file}, which the config names as {path}.ann_file,'
             _check_coco(metric._coco_api, dataset, classes, file, setting, logger)
+    for metric in metrics:
         if isinstance(metric, Accuracy) and classes and max(metric.topk) > len(classes):
-            raise UserError(f'{path}.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')
+            raise UserError(f'{name}_evaluator.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')
 
 
 def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting: str, logger: Logger) -> None:

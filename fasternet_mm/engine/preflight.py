@@ -60,7 +60,11 @@ def _check_dict(value, setting: str) -> None:
 def _check_checkpoints(cfg: Config, phase: str) -> None:
     paths = [cfg.get('load_from')]
     if phase == 'train':
-        paths += [node.get('checkpoint') for _, node in _dicts(cfg.get('model')) if node.get('type') == 'Pretrained']
+        paths += [
+            node.get('checkpoint')
+            for _, node in _dicts({'model': cfg.get('model')})
+            if node.get('type') == 'Pretrained'
+        ]
     for path in paths:
         if path:
             require_source(path)
@@ -78,6 +82,8 @@ def _check_dataset(dataset: dict, name: str, registry: Registry) -> None:
     if dataset.get('backend_args') or _downloads(dataset, registry):
         return
     root = dataset.get('data_root') or ''
+    if not isinstance(root, str):
+        raise UserError(f'{name}.data_root must be a path, but is {root!r}')
     prefixes = dataset.get('data_prefix') or {}
     prefixes = prefixes if isinstance(prefixes, dict) else {'': prefixes}
     paths = {'data_root': root, 'ann_file': dataset.get('ann_file')}

@@ -1,4 +1,5 @@
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -16,9 +17,10 @@ def tiny_cfg(tmp_path_factory, sample) -> Config:
 
 @pytest.fixture
 def quick_runner(monkeypatch) -> None:
-    """Spare a runner what takes it seconds and is no subject here: the config as text, and the versions installed."""
+    """Spare a runner what takes it seconds and is no subject here: the config as text, versions, garbage collection."""
     monkeypatch.setattr(Config, 'pretty_text', '')
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=int))
 
 
 @pytest.fixture

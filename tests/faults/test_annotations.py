@@ -170,9 +170,8 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize('split', ['train', 'val'])
-@pytest.mark.parametrize('case', IMAGES)
-def test_a_first_image_that_cannot_be_used_is_named(damaged_run, case, split):
+@pytest.mark.parametrize(('split', 'case'), [*(('train', case) for case in IMAGES), ('val', 'of another size')])
+def test_a_first_image_that_cannot_be_used_is_named(damaged_run, split, case):
     damage, told = IMAGES[case]
     path = damaged_run.root / split / '000001.png'
     damage(path)

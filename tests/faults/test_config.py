@@ -91,6 +91,9 @@ WRONG = {
     ),
     'a loader that is none': (dict(train_dataloader=3), 'train_dataloader must be a dict, but is 3', ''),
     'a data set that is none': (dict(val_dataloader__dataset=3), 'val_dataloader.dataset must be a dict, but is 3', ''),
+    'a schedule that is none': (dict(train_cfg=3), 'train_cfg must be a dict, but is 3', ''),
+    'a model that is none': (dict(model=3), 'model must be a dict, but is 3', ''),
+    'a path that is none': (dict(val_dataloader__dataset__data_root=3), 'val_dataloader.dataset.data_root must be', ''),
     'no train_cfg': (dict(train_cfg=None), 'the config has no train_cfg; train_dataloader, ', ''),
     'no val_evaluator': (dict(val_evaluator=None), 'the config has no val_evaluator; val_dataloader, ', ''),
     'a transform': (
