@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import UserError, did_you_mean
 from .annotations import find_fault
+from .faults import outside_fault
 
 # what builds a piece of the config, and the argument that holds the piece
 _BUILDERS = {build_from_cfg.__code__: 'cfg'} | {
@@ -77,7 +78,7 @@ def explain(
         Exception: `error` itself if it is one for users already, or a programming error of this package.
     """
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    if isinstance(error, UserError) or _is_ours(error, frames[-1]):
+    if isinstance(error, UserError) or outside_fault(error) or _is_ours(error, frames[-1]):
         return error
     path, node = _built(frames, {key: cfg[key] for key in _settings(cfg, phase)})
     if not path and model is not None:
