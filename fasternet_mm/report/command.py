@@ -16,7 +16,7 @@ from .measure.runner import Options, Reporter, check_continues, new_report
 from .measure.subject import Subject, from_timm, require_timm
 from .paper.suites import TABLES, Row, published_for, suite
 from .render.files import load, save, write
-from .schema import Missing, Report
+from .schema import Missing, Model, Report
 
 
 def select_device(name: str, threads: int | None = None) -> torch.device:
@@ -146,7 +146,8 @@ def run(
         Report: Not complete after Ctrl-C, with what was measured until then.
 
     Raises:
-        UserError: If an input is wrong, before anything is measured.
+        UserError: If an input is wrong, before anything is measured; or if nothing could be measured, after the report,
+            which says why and is not complete, is written.
     """
     require_writable(out, f'--out {out}')
     rows = suite(suite_name, only) if suite_name else []
@@ -164,5 +165,17 @@ def run(
         reporter.finish()
     except KeyboardInterrupt:
         say('interrupted: what was measured is kept, marked incomplete')
+    empty = report.complete and not any(map(_has_numbers, report.models))
+    report.complete &= not empty
+    save(report, out)
     write(report, out)
+    if empty:
+        errors = [error for model in report.models for error in (model.error, *(m.error for m in model.measurements))]
+        why = '; '.join(dict.fromkeys(filter(None, errors))) or 'none of the models has what --scope asks for'
+        raise UserError(f'nothing was measured: {why}')
     return report
+
+
+def _has_numbers(model: Model) -> bool:
+    timed = any(m.latency_ms for m in model.measurements) or model.split or model.rooflines
+    return bool(timed or (model.evaluation and model.evaluation.metrics))

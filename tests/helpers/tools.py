@@ -40,7 +40,7 @@ def run_tool(name: str, *args, check: bool = True, cwd=REPO, process: bool = Fal
 
 def _run_here(command: list[str], cwd) -> subprocess.CompletedProcess:
     status, stdout, stderr = 0, io.StringIO(), io.StringIO()
-    with _process_state(), chdir(cwd), redirect_stdout(stdout), redirect_stderr(stderr):
+    with process_state(), chdir(cwd), redirect_stdout(stdout), redirect_stderr(stderr):
         sys.argv = command[1:]
         try:
             runpy.run_path(command[1], run_name='__main__')
@@ -61,7 +61,7 @@ def _managers(cls: type = ManagerMixin) -> Iterator[type]:
 
 
 @contextmanager
-def _process_state() -> Iterator[None]:
+def process_state() -> Iterator[None]:
     """Give what runs inside a new process's state, as far as tools depend on it, and put the old one back."""
     argv, environ, threads = sys.argv, dict(os.environ), torch.get_num_threads()
     # loggers, message hubs, visualizers and default scopes

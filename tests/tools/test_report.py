@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.runner import build_runner, load_config
 from tests.helpers import REPO, one_line
+from tests.helpers.tools import process_state
 
 FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup', '0', '--device', 'cpu']
 
@@ -27,7 +28,7 @@ FAST = ['--shape', '64', '64', '--min-seconds', '0', '--repeats', '2', '--warmup
 class Done:
     """What a run of the tool left: its exit status or the line of its error, and what it printed."""
 
-    error: str | int | None
+    error: str | None
     stdout: str
 
 
@@ -45,13 +46,14 @@ def report_tool(tool, capsys):
     """Run ``tools/report.py ARGS`` in this process; starting one takes longer than most tests."""
 
     def run(*args) -> Done:
-        error = None
+        status = 0
         try:
-            with command_line():
+            with process_state(), command_line():
                 tool.main([*map(str, args)])
         except SystemExit as stop:
-            error = stop.code
-        return Done(error, capsys.readouterr().out)
+            status = stop.code
+        written = capsys.readouterr()
+        return Done(written.err.removesuffix('\n') if status else None, written.out)
 
     return run
 
@@ -183,6 +185,17 @@ CASES = {
     'no such place': (['--out', '/proc/nowhere'], '--out /proc/nowhere is not writable'),
     'no data': ([], 'dataset not found: data/imagenet'),
     'no checkpoint': (['nowhere.pth', '--no-eval'], 'checkpoint not found: nowhere.pth'),
+    'not a number': (['--min-seconds', 'nan', '--no-eval'], '--min-seconds must be at least 0, but is nan'),
+    'endless': (['--min-seconds', 'inf', '--no-eval'], '--min-seconds must be at least 0, but is inf'),
+    'endless warm-up': (['--warmup', 'inf', '--no-eval'], '--warmup must be at least 0, but is inf'),
+    'no such scope': (
+        ['--scope', 'detector', '--no-eval'],
+        'nothing was measured: none of the models has what --scope asks for',
+    ),
+    'a mode of elsewhere': (
+        ['--scope', 'classifier', '--mode', 'graphs', '--batch-size', '1', '--no-eval'],
+        'nothing was measured: mode graphs is for --device cuda',
+    ),
     'no batch': (['--batch-size', '0', '--no-eval'], '--batch-size must be at least 1, but is 0'),
     'tiny': (['--shape', '8', '8', '--no-eval'], '--shape must be at least 32, but is 8 8'),
     'no threads': (['--threads', '0', '--no-eval'], '--threads must be at least 1, but is 0'),

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -51,7 +52,7 @@ class Options:
         sizes = [('batch-size', self.batch_sizes, 1), ('shape', self.shape, 32), ('repeats', [self.limits.repeats], 1)]
         sizes += [('min-seconds', [self.limits.min_seconds], 0), ('warmup', [self.limits.warmup], 0)]
         for option, values, least in sizes:
-            if any(value < least for value in values or ()):
+            if any(not least <= value < math.inf for value in values or ()):
                 raise UserError(f'--{option} must be at least {least}, but is {" ".join(map(str, values))}')
 
     @property
