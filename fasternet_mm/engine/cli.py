@@ -133,5 +133,7 @@ def _require_unicode() -> None:
 
 def _say(text: str, error: BaseException) -> None:
     """Print one line on stderr, with the error's notes; control characters are escaped."""
-    line = ' '.join('; '.join([text, *getattr(error, '__notes__', ())]).split())
+    # the traceback of a data loader's worker is for --traceback
+    notes = [note for note in getattr(error, '__notes__', ()) if 'Traceback (most recent call last)' not in note]
+    line = ' '.join('; '.join([text, *notes]).split())
     print(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)

@@ -35,8 +35,10 @@ def training_in(cfg: Config) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, CheckpointError):  # that one is about another file
-            error.add_note(_kept(cfg))
+        kept = _kept(cfg)
+        # a mistake found before the first save says enough itself, and one in a checkpoint is about another file
+        if not isinstance(error, CheckpointError) and (kept or not isinstance(error, UserError)):
+            error.add_note(kept or 'no checkpoint was written yet')
         raise
     finally:
         Path(cfg.work_dir, LOCK).unlink(missing_ok=True)
@@ -116,8 +118,8 @@ def _checkpoints(folder: Path) -> str:
     return ', '.join(sorted(path.name for path in folder.glob('*.pth')))
 
 
-def _kept(cfg: Config) -> str:
-    """Return a line on what a training that ended early left to go on from."""
+def _kept(cfg: Config) -> str | None:
+    """Return a line on what a training that ended early left to go on from, or None where there is nothing."""
     try:
         checkpoint = last_checkpoint(cfg)
     except (UserError, OSError) as error:
@@ -125,4 +127,4 @@ def _kept(cfg: Config) -> str:
     if checkpoint is not None:
         return f'the last whole checkpoint is {checkpoint}; --resume goes on from it'
     there = _checkpoints(_checkpoint_folder(cfg))
-    return f'{there} was written; --resume FILE goes on from it' if there else 'no checkpoint was written yet'
+    return f'{there} was written; --resume FILE goes on from it' if there else None
