@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" ''
 
 # OpenMP's threads wait for one another on a core; with another program there, training takes 2 to 6 times as long as
-# with this (libgomp's manual). On a machine of its own it takes 5 to 10 % longer with it.
+# with this (libgomp's manual). On a machine of its own it takes about 6 % longer with it.
 [ -n "${OMP_WAIT_POLICY:-}" ] || export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
 
 config=configs/mask_rcnn_fasternet_t0_sample.py
