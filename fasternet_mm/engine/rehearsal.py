@@ -20,7 +20,7 @@ from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
 from .classes import check_annotations, check_classes, check_evaluator, check_heads
 from .explaining import explain, explained, unknown_type
-from .runner import build_runner
+from .runner import build_runner, unwrapped
 from .samples import check_files, first_sample, leaves, name_images
 
 _PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
@@ -69,7 +69,7 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
     except Exception as error:
         if start.over:
             raise
-        raise explain(error, cfg, phase, _unwrapped(runner.model)) from error
+        raise explain(error, cfg, phase, unwrapped(runner.model)) from error
 
 
 class _StartHook(Hook):
@@ -135,7 +135,7 @@ def _check_length(loader: DataLoader, settings: Mapping, setting: str) -> None:
 
 
 def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> None:
-    setting, dataset, model = f'{name}_dataloader.dataset', loop.dataloader.dataset, _unwrapped(runner.model)
+    setting, dataset, model = f'{name}_dataloader.dataset', loop.dataloader.dataset, unwrapped(runner.model)
     for path, leaf in leaves(dataset, setting):
         check_classes(leaf, path)
         name_images(leaf)
@@ -158,7 +158,7 @@ def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> Non
 def _check_fit(runner: Runner, loop, name: str, cfg: Config) -> None:
     """Check the data set against the heads and, where it is evaluated, the evaluator."""
     setting, dataset = f'{name}_dataloader.dataset', loop.dataloader.dataset
-    check_heads(_unwrapped(runner.model), dataset, setting)
+    check_heads(unwrapped(runner.model), dataset, setting)
     if name == 'train':
         check_annotations(dataset, setting)
     else:
@@ -207,9 +207,3 @@ def _forward(model: nn.Module, image: torch.Tensor) -> None:
         model.roi_head(maps, [boxes[:1] for boxes in proposals], samples)  # of all of them it would take seconds
     else:
         model.extract_feat(image)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while hasattr(model, 'module'):  # DDP, or test-time augmentation
-        model = model.module
-    return model

@@ -118,15 +118,19 @@ class FittingCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raise CheckpointError, before mmengine loads the checkpoint, where it is not all that is needed."""
-        model = runner.model
-        while hasattr(model, 'module'):  # DDP, or test-time augmentation
-            model = model.module
         try:
-            require_filling(model, checkpoint)
+            require_filling(unwrapped(runner.model), checkpoint)
             if runner._resume:  # as mmengine's EMAHook asks
                 require_resumable(runner, checkpoint)
         except CheckpointError as error:
             raise CheckpointError(f'{runner._load_from or "the checkpoint"}: {error}') from error
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside its wrappers, DDP or test-time augmentation."""
+    while hasattr(model, 'module'):
+        model = model.module
+    return model
 
 
 def build_runner(cfg: Config) -> Runner:

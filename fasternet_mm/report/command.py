@@ -16,7 +16,7 @@ from .measure.runner import Options, Reporter, check_continues, new_report
 from .measure.subject import Subject, from_timm, require_timm
 from .paper.suites import TABLES, Row, published_for, suite
 from .render.files import load, save, write
-from .schema import Missing, Model, Report
+from .schema import Missing, Report
 
 
 def select_device(name: str, threads: int | None = None) -> torch.device:
@@ -165,17 +165,11 @@ def run(
         reporter.finish()
     except KeyboardInterrupt:
         say('interrupted: what was measured is kept, marked incomplete')
-    empty = report.complete and not any(map(_has_numbers, report.models))
-    report.complete &= not empty
-    save(report, out)
+        write(report, out)
+        return report
     write(report, out)
-    if empty:
+    if not report.complete:
         errors = [error for model in report.models for error in (model.error, *(m.error for m in model.measurements))]
         why = '; '.join(dict.fromkeys(filter(None, errors))) or 'none of the models has what --scope asks for'
         raise UserError(f'nothing was measured: {why}')
     return report
-
-
-def _has_numbers(model: Model) -> bool:
-    timed = any(m.latency_ms for m in model.measurements) or model.split or model.rooflines
-    return bool(timed or (model.evaluation and model.evaluation.metrics))

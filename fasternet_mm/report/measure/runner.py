@@ -136,9 +136,9 @@ class Reporter:
             self._save(self.report)
 
     def finish(self) -> None:
-        """Mark the report complete."""
+        """Mark the report complete, unless nothing could be measured."""
         self.report.environment.after = snapshot(self._options.device)
-        self.report.complete = True
+        self.report.complete = any(map(_has_numbers, self.report.models))
         self._save(self.report)
 
     def described(self, subject: Subject) -> Model:
@@ -270,6 +270,11 @@ class Reporter:
                 except Exception as error:
                     self.fail(model, 'its layers could not be timed', error)
         release(options.device)
+
+
+def _has_numbers(model: Model) -> bool:
+    timed = any(m.latency_ms for m in model.measurements) or model.split or model.rooflines
+    return bool(timed or (model.evaluation and model.evaluation.metrics))
 
 
 def _prepared(case: Case) -> Callable[[int], object]:
