@@ -216,8 +216,7 @@ def read_picture(file: str | Path) -> np.ndarray:
 def paste_masks(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float) -> np.ndarray:
     """Return masks of the picture's size from the probabilities in each box, as mmdet's FCNMaskHead pastes them.
 
-    A pixel takes the four probabilities around it by bilinear interpolation, which is one matrix product over rows and
-    one over columns; outside of the box's cells they are 0.
+    A pixel takes the four probabilities around it by bilinear interpolation; outside of a box's cells they are 0.
 
     Args:
         masks (np.ndarray): (N, h, w), float32, probabilities.
@@ -229,27 +228,37 @@ def paste_masks(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], thr
         np.ndarray: (N, H, W), bool.
     """
     pasted = np.zeros((len(masks), *size), bool)
-    for mask, box, out in zip(masks, boxes, pasted):
-        (left, columns), (top, rows) = (
-            _interpolation(box[axis], box[axis + 2], size[1 - axis], mask.shape[1 - axis]) for axis in (0, 1)
-        )
-        out[top : top + len(rows), left : left + len(columns)] = rows @ mask @ columns.T >= threshold
+    # no matrix products: their threads would fight with the runtime's
+    for mask, box, out in zip(np.pad(masks, ((0, 0), (2, 2), (2, 2))), boxes, pasted):
+        left, column, share = _cells(box[0], box[2], size[1], masks.shape[2])
+        across = mask[:, column] * (1 - share) + mask[:, column + 1] * share
+        top, row, share = _cells(box[1], box[3], size[0], masks.shape[1])
+        whole = across[row] * (1 - share[:, None]) + across[row + 1] * share[:, None]
+        out[top : top + len(row), left : left + len(column)] = whole >= threshold
     return pasted
 
 
-def _interpolation(low: np.float32, high: np.float32, pixels: int, cells: int) -> tuple[int, np.ndarray]:
-    """Return the first pixel that a box from `low` to `high` touches along an axis, and each pixel's weights of cells.
+def _cells(low: np.float32, high: np.float32, pixels: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return which cells of a mask the pixels along an axis lie between, where a box goes from `low` to `high`.
 
-    The weights are (touched pixels, cells).
+    Args:
+        low (np.float32): The box's first edge.
+        high (np.float32): Its second.
+        pixels (int): The picture's, along the axis.
+        cells (int): The mask's, which has two more of zeros on either side.
+
+    Returns:
+        tuple: The first pixel that the box touches, and for each that it touches the cell before its centre, and the
+        share of the cell after that.
     """
     first = int(max(np.floor(low) - 1, 0))
     last = int(min(np.ceil(high) + 1, pixels))
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         places = (np.arange(first, last, dtype=np.float32) + np.float32(0.5) - low) / (high - low) * 2 - 1
-        places[np.isinf(places)] = 0  # of a box without width: mmdet takes the mask's middle
-        places = ((places + 1) * cells - 1) / 2
-        # fmax: a pixel whose place is not a number has no weights
-        return first, np.fmax(0, 1 - np.abs(places[:, None] - np.arange(cells, dtype=np.float32)))
+    # in a box without extent mmdet takes the mask's middle for infinity, and nothing for 0 / 0
+    places = ((np.nan_to_num(places, nan=-9, posinf=0, neginf=0) + 1) * cells - 1) / 2
+    before = np.floor(places)
+    return first, np.clip(before, -2, cells).astype(np.intp) + 2, places - before
 
 
 class _ONNXRuntime:
