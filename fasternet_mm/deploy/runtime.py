@@ -156,6 +156,14 @@ class ExportedModel:
         """Return the file's outputs by name for an input of :meth:`prepare`."""
         return self._session.run(image)
 
+    def require_threshold(self, score_threshold: float) -> None:
+        """Raise ExportedModelError if a score threshold is below the file's, which gives no lower scores."""
+        if not score_threshold >= self.score_threshold:
+            raise ExportedModelError(
+                f'the score threshold {score_threshold} is below the {self.score_threshold} that the file was '
+                'exported with; export it again with a lower one'
+            )
+
     def finish(
         self,
         raw: dict[str, np.ndarray],
@@ -176,11 +184,7 @@ class ExportedModel:
         """
         boxes, scores, labels, masks = (raw.get(name) for name in ('boxes', 'scores', 'labels', 'masks'))
         if score_threshold is not None:
-            if not score_threshold >= self.score_threshold:
-                raise ExportedModelError(
-                    f'score_threshold {score_threshold} is below the {self.score_threshold} that the file was exported '
-                    'with: export it again with a lower one'
-                )
+            self.require_threshold(score_threshold)
             keep = scores > score_threshold
             boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
             masks = masks[keep] if masks is not None else None
