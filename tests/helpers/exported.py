@@ -38,6 +38,19 @@ detector (uint8[1,H,W,3] image) => (float[N,4] boxes, float[N] scores, int64[N] 
     masks = Compress <axis = 0> (probabilities, found)
 }
 """
+# put before code that must run where only numpy, OpenCV and a runtime are installed
+ALONE = """
+import sys
+
+class Refuse:
+    packages = 'torch torchvision mmcv mmengine mmdet mmpretrain fasternet_mm onnx PIL scipy matplotlib'.split()
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in self.packages:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
+"""
 
 
 def write_exported(path: Path, masks: bool = True, drop: tuple[str, ...] = (), **metadata) -> Path:
