@@ -88,7 +88,7 @@ def find_targets(inputs: list[str], out: Path) -> dict[Path, Path]:
         if target.exists():
             raise runtime.ExportedModelError(f'{target} exists; remove it or choose another --out')
         if target in targets.values():
-            raise runtime.ExportedModelError(f'two inputs would be drawn as {target}; give them one after the other')
+            raise runtime.ExportedModelError(f'two inputs would be drawn as {target}; draw them into two folders')
         targets[source] = target
     return targets
 
@@ -172,7 +172,7 @@ def draw_video(model, source: Path, target: Path, threshold: float) -> Counter:
 def draw(picture: np.ndarray, found) -> None:
     """Draw boxes, names, scores and masks into a picture (H, W, 3), the best score on top."""
     height, width = picture.shape[:2]
-    line = max(1, round(max(height, width) / 500))
+    line = max(1, round(max(height, width) / 400))
     order = range(len(found))[::-1]
     for index in order if found.masks is not None else ():
         left, top, right, bottom = found.boxes[index].astype(int)

@@ -285,7 +285,7 @@ class _ONNXRuntime:
         except Exception as error:  # its errors have no base class of their own
             raise ExportedModelError(f'{path} cannot be read by onnxruntime: {_said(error)}') from error
         self.device = 'cuda' if cuda in self.session.get_providers() else 'cpu'
-        if device == 'cuda' != self.device:
+        if device == 'cuda' and self.device == 'cpu':
             raise ExportedModelError('onnxruntime cannot use CUDA here; it has said why above')
         self.metadata = self.session.get_modelmeta().custom_metadata_map
         self.outputs = [output.name for output in self.session.get_outputs()]
