@@ -3,7 +3,6 @@
 This file needs nothing else of this package, no torch and no mm package; it may be copied to where the detector runs.
 """
 
-import importlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -139,18 +138,16 @@ class ExportedModel:
     def _new_size(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height that a picture is resized to."""
         resize = self.metadata['resize']
-        if self.shape:
-            most = self.shape[::-1]
-            scale = min(most[0] / width, most[1] / height)
-        elif resize is None:
+        if resize is None and self.shape is None:
             return width, height
-        else:
-            long, short = max(resize['scale']), min(resize['scale'])
-            most = resize['scale'] if not resize['keep_ratio'] else (long, long)
-            scale = min(long / max(height, width), short / min(height, width))
+        scale = self.shape[::-1] if self.shape else tuple(resize['scale'])
         if resize is not None and not resize['keep_ratio']:
-            return tuple(most)
-        return tuple(min(max(1, int(side * scale + 0.5)), limit) for side, limit in zip((width, height), most))
+            return scale
+        if self.shape:
+            factor = min(scale[0] / width, scale[1] / height)
+        else:
+            factor = min(max(scale) / max(width, height), min(scale) / min(width, height))
+        return max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Return the file's outputs by name for an input of :meth:`prepare`."""
