@@ -8,6 +8,7 @@ import pkgutil
 import re
 import runpy
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from fasternet_mm.checkpoint import official_url
 from fasternet_mm.checkpoint.loading import cached_file
 from fasternet_mm.version import __version__
 from tests.helpers import REPO
+from tests.helpers.exported import write_exported
 from tests.helpers.golden import official_state_dict
 
 PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *sorted((REPO / 'docs').glob('*.md'))]
@@ -91,8 +93,12 @@ def four_maps(names: dict) -> bool:
     return [224 // one.shape[-1] for one in names['maps']] == [4, 8, 16, 32]
 
 
+def finds_above_the_threshold(names: dict) -> bool:
+    return names['found'].names == ('square',) and names['found'].masks.shape == (1, 48, 64)
+
+
 # what a block promises beside running, by a word in it
-PROMISES = {'DetInferencer': finds_and_draws, 'maps =': four_maps}
+PROMISES = {'DetInferencer': finds_and_draws, 'maps =': four_maps, 'ExportedModel': finds_above_the_threshold}
 
 
 @pytest.mark.parametrize('code', SCRIPTS)
@@ -100,6 +106,10 @@ def test_a_script_runs(code, folder, monkeypatch):
     """As it stands, where the files that it names are small ones."""
     if 'mask_rcnn' in code:
         put_small_detector()
+    if 'detector.onnx' in code:
+        write_exported(Path('detector.onnx'))
+        shutil.copy(REPO / 'fasternet_mm' / 'deploy' / 'runtime.py', folder)
+        monkeypatch.syspath_prepend(folder)
     if 'pretrained=True' in code:
         monkeypatch.setenv('TORCH_HOME', str(folder))
         cached = cached_file(official_url('fasternet_s'))
