@@ -14,7 +14,7 @@ from ..errors import UserError
 
 OPSET = 18
 _TOLERANCE = 1e-4
-_EXTRAS = dict(onnx='onnx', onnxscript='onnx', onnxruntime='onnx', openvino='openvino')
+_EXTRAS = dict(onnx='onnx', onnxscript='onnx', onnxruntime='onnx', openvino='openvino', nncf='int8')
 
 
 def require_packages(*names: str) -> None:
