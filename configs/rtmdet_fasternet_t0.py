@@ -1,5 +1,5 @@
-# RTMDet with FasterNet-T0 at 640 pixels: ours, untrained on COCO. mmdet's schedule and augmentation for RTMDet-tiny: 300
-# epochs of AdamW at 0.004, cosine decay from epoch 150 on, EMA; Mosaic and MixUp until epoch 280.
+# RTMDet with FasterNet-T0 at 640 pixels: ours, untrained on COCO. The recipe is mmdet's for RTMDet-tiny: 300 epochs of
+# AdamW at 0.004, cosine decay from epoch 150 on, EMA; Mosaic and MixUp until epoch 280.
 _base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', './_base_/rtmdet_fasternet.py']
 
 model = dict(

@@ -5,14 +5,13 @@ _base_ = './rtmdet_fasternet_t0.py'
 data_root = 'data/sample/'
 metainfo = dict(classes=('circle', 'square', 'triangle'), palette=[(220, 20, 60), (0, 130, 200), (60, 180, 75)])
 size = (192, 192)
-width = 64
 norm_cfg = dict(type='BN')  # one process
 
 model = dict(
     # without pretrained weights, a start that learns faster than the official ImageNet one
     backbone=dict(init_cfg=dict(_delete_=True, type='Kaiming', layer='Conv2d')),
-    neck=dict(out_channels=width, norm_cfg=norm_cfg),
-    bbox_head=dict(in_channels=width, feat_channels=width, num_classes=3, norm_cfg=norm_cfg),
+    neck=dict(norm_cfg=norm_cfg),
+    bbox_head=dict(num_classes=3, norm_cfg=norm_cfg),
     test_cfg=dict(nms_pre=1000, score_thr=0.05, max_per_img=50),
 )
 

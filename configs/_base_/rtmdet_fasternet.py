@@ -1,5 +1,4 @@
-# What our RTMDets have in place of parts of mmdet's. mmdet's config of the same width is a base of the leaf config, which
-# puts them in by name.
+# What our RTMDets have in place of parts of mmdet's. It stands beside a config of mmdet's; the leaf puts it in by name.
 _base_ = './runtime.py'
 
 # as the ImageNet weights want the pixels; mmdet's RTMDet takes them in BGR order
