@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fasternet_mm.checkpoint import official_url
+from fasternet_mm.report.measure.counting import count_detector, count_parameters
 from tests.configs.test_stock_configs import two_images
 from tests.helpers import REPO
 from tests.helpers.golden import TABLES
@@ -132,6 +133,24 @@ def test_a_training_step_and_a_prediction(name):
     assert [path for path, p in model.named_parameters() if p.grad is None] == []
     predictions = model.eval().test_step(two_images())
     assert len(predictions) == 2 and predictions[0].pred_instances.bboxes.shape[1] == 4
+
+
+def test_multiply_adds_and_parameters_are_those_of_the_docs(tmp_path):
+    stock = tmp_path / 'stock.py'
+    stock.write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n")
+    page = (REPO / 'docs' / 'training.md').read_text()
+    rows = re.findall(r'^\| (.*) \| (\d+) x (\d+) \| ([\d.]+) M \| ([\d. |]+) \|$', page, re.M)
+    assert len(rows) == 5
+    for name, height, width, parameters, parts in rows:
+        link = re.search(r'\((.*)\)', name)
+        cfg = Config.fromfile(REPO / 'docs' / link.group(1) if link else stock)
+        with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+            model = MODELS.build(cfg.model).eval()
+        counted = count_detector(model, (int(height), int(width)))
+        backbone, neck = counted.parts['backbone'], counted.parts['neck']
+        want = [backbone, neck, counted.total - backbone - neck, counted.total]
+        assert parts.split(' | ') == [f'{number / 1e9:.2f}' for number in want]
+        assert parameters == f'{count_parameters(model) / 1e6:.2f}'
 
 
 # of the sample
