@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
-from .classes import check_annotations, check_classes, check_evaluator, check_heads
+from .classes import check_annotations, check_classes, check_evaluator, check_heads, check_same_classes, order_fault
 from .explaining import explain, explained, unknown_type
 from .runner import build_runner, unwrapped
 from .samples import check_files, first_sample, leaves, name_images
@@ -53,6 +53,8 @@ def prepare_runner(cfg: Config, phase: str) -> Runner:
     for name, loop in loops.items():
         _check_length(loop.dataloader, cfg[f'{name}_dataloader'], f'{name}_dataloader')
         _check_data(runner, loop, name, cfg, phase)
+    if 'val' in loops:
+        check_same_classes(loops['train'].dataloader.dataset, loops['val'].dataloader.dataset, runner.logger)
     return runner
 
 
@@ -62,7 +64,7 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
     Raises:
         UserError: Names the setting that does not work, what stands there, and why.
     """
-    start = _StartHook(cfg)
+    start = _StartHook(cfg, phase)
     runner.register_hook(start, priority='VERY_HIGH')
     try:
         getattr(runner, phase)()
@@ -73,9 +75,17 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
 
 
 class _StartHook(Hook):
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, phase: str) -> None:
         self.cfg = cfg
+        self.phase = phase
         self.over = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self.phase == 'test' and isinstance(meta := checkpoint.get('meta'), dict):
+            trained = meta.get('CLASSES') or (meta.get('dataset_meta') or {}).get('classes') or ()  # of mmdet 2, and 3
+            classes = getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes') or ()
+            if fault := order_fault('the checkpoint', trained, 'test_dataloader.dataset.metainfo.classes', classes):
+                runner.logger.warning(fault)
 
     def before_test(self, runner: Runner) -> None:
         _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model
