@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from fasternet_mm.engine.work_dir import LOCK
 from fasternet_mm.errors import UserError
 
 from .processes import Tool
+from .runs import full_disk
 
 
 def lines_of(training: Tool) -> list[str]:
@@ -124,6 +126,30 @@ def test_an_error_is_one_printable_line_whatever_it_says(text, note):
 def test_a_programming_error_stays_a_traceback(error):
     with pytest.raises(type(error), match='x'), command_line():
         raise error
+
+
+def test_a_log_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr('sys.argv', ['tool.py'])
+    log = tmp_path / 'a.log'
+    logger = logging.Logger('full')
+    logger.addHandler(logging.FileHandler(log))
+    with full_disk(100), pytest.raises(SystemExit) as end, command_line():
+        logger.warning('x' * 60)
+        logger.warning('x' * 60)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f'tool.py: error: File too large: {log}\n'
+
+
+def test_a_terminal_that_is_gone_ends_nothing(capsys):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+
+    logger = logging.Logger('gone')
+    logger.addHandler(logging.StreamHandler(Gone()))
+    with command_line():
+        logger.warning('a line')
+    assert 'Broken pipe' in capsys.readouterr().err
 
 
 def test_the_handler_of_sigterm_is_put_back():
