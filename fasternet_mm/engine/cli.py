@@ -60,6 +60,8 @@ def command_line() -> Iterator[None]:
     the files at hand are in order. An error's notes are part of the line. Distributed processes end together.
     """
     tool = Path(sys.argv[0]).name
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as tools have it while they import
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with _terminable(), _workers_end(), _log_ends():
             _require_unicode()

@@ -7,7 +7,10 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import time
 from contextlib import redirect_stderr
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.work_dir import LOCK
 from fasternet_mm.errors import UserError
+from tests.helpers import REPO
 
 from .processes import Tool
 from .runs import full_disk
@@ -48,6 +52,22 @@ def test_ctrl_c_and_sigterm_name_the_last_whole_checkpoint(training, tmp_path, n
         f'train.py: {word}; the last whole checkpoint is {tmp_path}/work/epoch_1.pth; --resume goes on from it'
     )
     assert not (tmp_path / 'work' / LOCK).exists()
+
+
+def test_ctrl_c_among_the_imports_is_no_traceback():
+    command = [sys.executable, REPO / 'tools' / 'train.py', 'config.py']
+    tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while 'libtorch' not in Path(f'/proc/{tool.pid}/maps').read_text():  # mmdet comes after it
+        assert tool.poll() is None
+        time.sleep(0.02)
+    tool.send_signal(signal.SIGINT)
+    assert (tool.communicate(timeout=60), tool.returncode) == (('', ''), -signal.SIGINT)  # to a shell that is 130
+
+
+@pytest.mark.parametrize('path', sorted((REPO / 'tools').glob('*.py')), ids=lambda path: path.name)
+def test_every_tool_lets_ctrl_c_end_its_imports_and_then_cleans_up(path):
+    imports, _, main = path.read_text().partition('import argparse')
+    assert 'signal.signal(signal.SIGINT, signal.SIG_DFL)' in imports and 'with command_line():\n        main()' in main
 
 
 def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training, tiny_config, tmp_path):
