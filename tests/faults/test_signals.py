@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,29 @@ def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training
     assert starved.wait() == 1
     assert lines_of(starved)[-1] == f'train.py: error: File too large: {tmp_path}/work/epoch_2.pth; {kept}'
     assert sorted(path.name for path in (tmp_path / 'work').glob('*.p*')) == ['epoch_1.pth', 'tiny.py']
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_the_other_of_two_processes_ends_too(tiny_config, tmp_path, victim):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = str(server.getsockname()[1])
+    environ = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    config = tiny_config(epochs=200, extra='train_dataloader.update(batch_size=6)\n')
+    ranks = [
+        Tool('train.py', config, '--launcher', 'pytorch', log=tmp_path / rank, **environ, RANK=rank, LOCAL_RANK=rank)
+        for rank in '01'
+    ]
+    try:
+        ranks[0].wait_until(lambda: 'Epoch(train)   [2][' in ranks[0].text)
+        ranks[victim].kill()
+        left = ranks[1 - victim]
+        assert left.wait(60) == 1
+        line = lines_of(left)[-1]
+        assert line.startswith('train.py: error: the processes of this run lost each other: ')
+        assert victim == 0 or line.endswith(f'{tmp_path}/work/epoch_1.pth; --resume goes on from it')
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 def test_shared_memory_that_is_full_does_not_stop_a_training_in_silence(tiny_config, tmp_path):
