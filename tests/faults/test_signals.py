@@ -154,6 +154,23 @@ def test_what_happens_outside_the_program_is_one_line(monkeypatch, capsys, error
     assert re.fullmatch(f'tool.py: error: {re.escape(line).replace(re.escape(".*"), ".*")}.*; a note\n', text)
 
 
+class Large(torch.utils.data.Dataset):
+    """Samples for which there is no memory."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return np.empty(2**58)
+
+
+def test_a_memory_limit_that_a_worker_meets_is_one_line(monkeypatch, capsys):
+    error = caught(next, iter(torch.utils.data.DataLoader(Large(), num_workers=1)))
+    status, text = end_of(monkeypatch, capsys, error)
+    assert status == 1 and 'worker process' not in text
+    assert re.fullmatch(r'tool.py: error: out of memory \(.*Unable to allocate 2.00 EiB .*\); smaller .*\n', text)
+
+
 @given(st.text(), st.text())
 def test_an_error_is_one_printable_line_whatever_it_says(text, note):
     error = UserError(text)
