@@ -59,7 +59,7 @@ def prepare_runner(cfg: Config, phase: str) -> Runner:
 
 
 def run(runner: Runner, cfg: Config, phase: str) -> None:
-    """Train or test. What fails before the first iteration is over is the config's: it is one line.
+    """Train or test. What fails in the first iteration, the first validation or a test is the config's: it is one line.
 
     Raises:
         UserError: Names the setting that does not work, what stands there, and why.
@@ -75,10 +75,13 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
 
 
 class _StartHook(Hook):
+    """Knows whether what is running has run before."""
+
     def __init__(self, cfg: Config, phase: str) -> None:
         self.cfg = cfg
         self.phase = phase
         self.over = False
+        self._validated = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.phase == 'test' and isinstance(meta := checkpoint.get('meta'), dict):
@@ -90,8 +93,14 @@ class _StartHook(Hook):
     def before_test(self, runner: Runner) -> None:
         _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model
 
-    def _after_iter(self, *args, **kwargs) -> None:
+    def after_train_iter(self, *args, **kwargs) -> None:
         self.over = True
+
+    def before_val(self, runner: Runner) -> None:
+        self.over = self._validated
+
+    def after_val(self, runner: Runner) -> None:
+        self.over = self._validated = True
 
 
 def _check_settings(cfg: Config) -> None:
@@ -99,10 +108,13 @@ def _check_settings(cfg: Config) -> None:
         absent = [key for key in group if cfg.get(key) is None]
         if 0 < len(absent) < len(group):
             raise UserError(f'the config has no {" and no ".join(absent)}; {", ".join(group)} need each other')
+    for key in ('work_dir', 'load_from'):
+        if not isinstance(cfg.get(key) or '', str):
+            raise UserError(f'{key} must be a path, but is {cfg[key]!r}')
     for key in ('model', 'train_cfg', 'optim_wrapper'):
         if not isinstance(cfg.get(key) or {}, Mapping):
             raise UserError(f'{key} must be a dict, but is {cfg[key]!r}')
-    for key in ('max_epochs', 'max_iters', 'val_interval'):
+    for key in ('max_epochs', 'max_iters', 'val_begin', 'val_interval'):
         value = (cfg.get('train_cfg') or {}).get(key, 1)
         if not isinstance(value, (int, float)) or not value >= 1:
             raise UserError(f'train_cfg.{key} must be an int of at least 1, but is {value!r}')
@@ -211,9 +223,12 @@ def _forward(model: nn.Module, image: torch.Tensor) -> None:
         model(image, mode='tensor')
     elif isinstance(model, SingleStageDetector):
         model(image, samples, mode='tensor')
+        model(image, samples, mode='predict')
     elif isinstance(model, TwoStageDetector) and isinstance(model.rpn_head, RPNHead):
         maps = model.extract_feat(image)
         proposals = model.rpn_head.predict(maps, samples, rescale=False)
-        model.roi_head(maps, [boxes[:1] for boxes in proposals], samples)  # of all of them it would take seconds
+        proposals = [boxes[:1] for boxes in proposals]  # all of them would take seconds
+        model.roi_head(maps, proposals, samples)
+        model.roi_head.predict(maps, proposals, samples)
     else:
         model.extract_feat(image)
