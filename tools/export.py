@@ -1,5 +1,10 @@
 """Export a trained FasterNet as one ONNX file, in its deploy form, checked against PyTorch."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 from pathlib import Path
 
