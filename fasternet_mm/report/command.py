@@ -56,8 +56,7 @@ def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
     except UserError as error:
         raise type(error)(f'{config}: {error}') from error
     kind = 'detector' if cfg.default_scope == 'mmdet' else 'classifier'
-    labels = [] if checkpoint else ['random weights']
-    return Subject(Path(config).stem, kind, model, cfg, config, checkpoint, published_for(model), labels=labels)
+    return Subject(Path(config).stem, kind, model, cfg, config, checkpoint, published_for(model), random=not checkpoint)
 
 
 def subjects_of(models: Sequence[str], cfg_options: dict | None, evaluate: bool) -> list[Subject]:
@@ -110,9 +109,8 @@ def run_suite(reporter: Reporter, rows: Sequence[Row], folder: Path) -> None:
     report.comparisons = [one for one in report.comparisons if one.side_a.model in done]
 
     def built(row: Row) -> Subject | None:
-        labels = ['random weights']
         try:
-            return Subject(row.name, table.kind, row.build(), published=row.published, shape=row.shape, labels=labels)
+            return Subject(row.name, table.kind, row.build(), published=row.published, shape=row.shape, random=True)
         except Exception as error:
             model = reporter.described(Subject(row.name, table.kind, torch.nn.Identity(), published=row.published))
             report.models.append(model)

@@ -75,6 +75,7 @@ class Measurement:
     throughput: float | None = None
     peak_memory: int | None = None
     peak_memory_of: str | None = None
+    detections: float | None = None
     labels: list[str] = field(default_factory=list)
 
 
@@ -354,7 +355,8 @@ def _earlier_comparison(value: dict) -> dict:
 
 def _earlier_measurement(value: dict) -> dict:
     """Add what files before 0.2.0 say in the error alone: that the mode is not for this model or machine."""
-    return dict(unsupported=str(value.get('error')).startswith(f'mode {value.get("mode")}')) | value
+    unsupported = str(value.get('error')).startswith(f'mode {value.get("mode")}')
+    return dict(unsupported=unsupported, detections=None) | value
 
 
 _EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement}

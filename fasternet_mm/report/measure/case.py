@@ -31,6 +31,14 @@ class Case:
         """Return where it runs."""
         return torch.device(self.row.device)
 
+    def found(self) -> list[str]:
+        """Return what to say of the detections that random weights gave in the calls so far, if it is a detector."""
+        wanted, found = self.subject.made_to_find, self.row.detections
+        if found is None or not self.subject.random:
+            return []
+        how = f'made to give {wanted} detections a picture' if wanted else 'as they are'
+        return [f'random weights, {how}: {found:.4g} came out' if found else 'no detections']
+
     def prepare(self) -> Callable[[int], object]:
         """Return what to time, a call that takes the number of the turn, after comparing its outputs with eager fp32.
 
@@ -151,10 +159,15 @@ class Case:
         batches, label, shape = detector_batches(self.subject, row.batch_size, tuple(row.shape))
         row.labels.append(label)
         row.shape = list(shape)
+        found = {}
 
         def call(turn: int):
+            number = turn % len(batches)
             with torch.inference_mode(), half(self.device, row.dtype):
-                return model.test_step(dict(batches[turn % len(batches)]))
+                images = model.test_step(dict(batches[number]))
+            found[number] = sum(len(image.pred_instances) for image in images) / len(images)
+            row.detections = sum(found.values()) / len(found)
+            return images
 
         return model, call, batches
 

@@ -16,11 +16,12 @@ from ..schema import MODES, Comparison, Environment, Evaluation, Measurement, Mo
 from .breakdown import roofline, time_breakdown
 from .case import Case
 from .counting import count_classifier, count_detector
+from .detections import make_detections
 from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import evaluate
 from .memory import can_count_tensors, held, peak_memory, peak_of_tensors, release
 from .modes import DTYPES, UnsupportedModeError, compiling
-from .subject import Subject
+from .subject import Subject, detector_batches
 from .timing import Limits, Samples, measure, ratio, summary, verdict
 
 SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
@@ -125,6 +126,9 @@ class Reporter:
             if options.evaluate and subject.cfg is not None:
                 self._evaluate(subject, model, folder)
         beside = [(subject, self.described(subject)) for subject in beside]
+        if options.wants('detector') or options.wants('split'):
+            for subject, model in (*beside, *members):
+                self._make_detections(subject, model)
         for scope in ('backbone', 'classifier', 'detector', 'training'):
             here = [(s, m) for s, m in (*beside, *members) if s.has(scope) and options.wants(scope)]
             for batch_size in sorted({size for s, _ in here for size in options.batches_of(s)}):
@@ -153,9 +157,10 @@ class Reporter:
         model.error = f'{model.error}; {failed}' if model.error else failed
         self.say(f'{model.name}: {failed}')
 
-    def _fail(self, name: str, row: Measurement, error: Exception) -> None:
+    def _fail(self, case: Case, error: Exception) -> None:
+        row = case.row
         row.error, row.unsupported = _one_line(error), isinstance(error, UnsupportedModeError)
-        self.say(f'{name}, {row.scope}, {row.mode} {row.dtype} batch {row.batch_size}: {row.error}')
+        self.say(f'{case.subject.name}, {row.scope}, {row.mode} {row.dtype} batch {row.batch_size}: {row.error}')
         release(self._options.device)
 
     def _count(self, subject: Subject, model: Model) -> None:
@@ -192,6 +197,16 @@ class Reporter:
             model.evaluation = Evaluation({}, 0, None, [], model.error)
         self._save(self.report)
 
+    def _make_detections(self, subject: Subject, model: Model) -> None:
+        if subject.kind != 'detector' or not subject.random or subject.made_to_find:
+            return
+        self.say(f'{subject.name}: making its random weights find something')
+        try:
+            batches, *_ = detector_batches(subject, 1, self._options.shape_of(subject))
+            subject.made_to_find = make_detections(subject.model, batches)
+        except Exception as error:
+            self.fail(model, 'no detections could be made', error)
+
     def _measure(self, members: list[tuple[Subject, Model]], scope: str, batch_size: int) -> None:
         options, ready = self._options, []
         with compiling(options.modes):
@@ -201,34 +216,34 @@ class Reporter:
                     case.row.labels += [] if dtype == 'fp32' else [f'in {dtype}']
                     model.measurements.append(case.row)
                     try:
-                        ready.append((subject.name, case.row, _prepared(case)))
+                        ready.append((case, _prepared(case)))
                     except Exception as error:
-                        self._fail(subject.name, case.row, error)
+                        self._fail(case, error)
             samples = self._take_turns(ready, scope, batch_size) if ready else []
         throttled = throttle_labels(options.device)
-        for (name, row, _), one in zip(ready, samples):
-            _record(row, one)
+        for (case, _), one in zip(ready, samples):
+            row = case.row
+            _record(case, one)
             row.labels += throttled
             mode = f'{row.mode} {row.dtype} batch {row.batch_size}'
-            self.say(f'{name}, {scope}, {mode}: {row.latency_ms.p50:.2f} ms')
-        self._compare([(name, row) for name, row, _ in ready])
+            self.say(f'{case.subject.name}, {scope}, {mode}: {row.latency_ms.p50:.2f} ms')
+        self._compare([(case.subject.name, case.row) for case, _ in ready])
         ready.clear()
         release(options.device)
 
-    def _take_turns(self, ready: list[tuple[str, Measurement, Callable]], scope: str, batch_size: int) -> list[Samples]:
+    def _take_turns(self, ready: list[tuple[Case, Callable]], scope: str, batch_size: int) -> list[Samples]:
         """Return the samples of what is ready; what fails on the way is taken out of it."""
         while ready:
-            names = ', '.join(f'{name} [{row.mode} {row.dtype}]' for name, row, _ in ready)
+            names = ', '.join(f'{case.subject.name} [{case.row.mode} {case.row.dtype}]' for case, _ in ready)
             self.say(f'{scope}, batch {batch_size}, taking turns: {names}')
-            turns = measure([call for *_, call in ready], self._options.device, self._options.limits)
+            turns = measure([call for _, call in ready], self._options.device, self._options.limits)
             if turns.interrupted:
-                for (_, row, _), one in zip(ready, turns.samples):
-                    _record(row, one)
+                for (case, _), one in zip(ready, turns.samples):
+                    _record(case, one)
                 raise KeyboardInterrupt
             if turns.error is None:
                 return turns.samples
-            name, row = ready.pop(turns.failed)[:2]
-            self._fail(name, row, turns.error)
+            self._fail(ready.pop(turns.failed)[0], turns.error)
         return []
 
     def _compare(self, rows: list[tuple[str, Measurement]]) -> None:
@@ -258,7 +273,7 @@ class Reporter:
             try:
                 detector, call, _ = case.detector()
                 model.split = time_breakdown(call, detector, case.row.shape, options.device, options.limits)
-                model.split.labels += [*case.row.labels, f'{mode} {dtype}, batch 1']
+                model.split.labels += [*case.row.labels, *case.found(), f'{mode} {dtype}, batch 1']
             except Exception as error:
                 self.fail(model, 'its time could not be split', error)
         if subject.has('backbone') and options.wants('roofline'):
@@ -295,8 +310,10 @@ def _prepared(case: Case) -> Callable[[int], object]:
     return call
 
 
-def _record(row: Measurement, samples: Samples) -> None:
+def _record(case: Case, samples: Samples) -> None:
+    row = case.row
     if samples.wall:
+        row.labels += case.found()
         row.latency_ms = summary(samples.wall, samples.warmup)
         row.cuda_event_ms = summary(samples.events, samples.warmup)
         row.throughput = 1e3 * row.batch_size / row.latency_ms.p50

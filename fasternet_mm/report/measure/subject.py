@@ -35,7 +35,8 @@ class Subject:
     checkpoint: str | None = None  # path, URL or name
     published: Published | None = None  # the paper's row
     shape: tuple[int, int] | None = None  # H, W that the model is meant for, where the kind does not say it
-    labels: list[str] = field(default_factory=list)  # stand beside every number of this model
+    random: bool = False  # whether its weights are
+    made_to_find: int | None = None  # what random weights were made to find in an image, see make_detections
     batches: dict = field(default_factory=dict)  # see detector_batches
 
     def has(self, scope: str) -> bool:
@@ -53,7 +54,7 @@ class Subject:
             config_sha256=hashlib.sha256(self.cfg.pretty_text.encode()).hexdigest() if self.cfg is not None else None,
             checkpoint=self.checkpoint,
             checkpoint_sha256=checkpoint_sha256(self.checkpoint),
-            labels=list(self.labels),
+            labels=['random weights'] if self.random else [],
             published=self.published,
             parameters=count_parameters(self.model),
         )
@@ -78,7 +79,7 @@ def from_timm(source: str) -> Subject:
     import timm
 
     model = _Timm(timm.create_model(name, pretrained=False)).eval()
-    return Subject(f'timm {name}', 'classifier', model, config=source, labels=['random weights'])
+    return Subject(f'timm {name}', 'classifier', model, config=source, random=True)
 
 
 def require_timm(source: str) -> str:

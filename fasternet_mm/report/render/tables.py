@@ -134,6 +134,7 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
     of_measurement('p10-p90', lambda _, m: _result(m, m.latency_ms, lambda t: f'{number(t.p10)}-{number(t.p90)}'))
     of_measurement('images/s', lambda model, m: _result(m, m.throughput, number, model.labels + m.labels))
     of_measurement('peak MiB', lambda _, m: _result(m, m.peak_memory, lambda value: f'{value / 2**20:.0f}'))
+    of_measurement('detections', lambda _, m: _result(m, m.detections, '{:.4g}'.format))
     of_measurement('off eager', lambda _, m: _result(m, m.difference, '{:.1e}'.format))
     if first:
         for quantity in ACCURACIES[kind]:
