@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import openvino
 
 _LAYERS = ('Convolution', 'GroupConvolution', 'MatMul')
-_ELEMENTWISE = ('Add', 'Divide', 'Maximum', 'Minimum', 'Multiply', 'Power', 'Subtract')
 _PARTS = 16
 _KEPT_PARTS = (0, 1, 2, 4, 8)
 _RANKED_ON = 4  # images
@@ -58,7 +57,9 @@ def quantize(file: str | Path | bytes, inputs: Sequence[np.ndarray], keep: Colle
     nncf.set_log_level(logging.ERROR)
     model = read(file)
     ignored = nncf.IgnoredScope(
-        names=sorted({*keep, *_arithmetic(model)}), types=['NonMaxSuppression', 'TopK', 'ROIAlign'], validate=False
+        names=sorted({*keep, *_not_between_layers(model)}),
+        types=['NonMaxSuppression', 'TopK', 'ROIAlign'],
+        validate=False,
     )
     # extremes over all images: the least and largest of no RoI, in an image without, are the ends of float32
     least = StatisticsCollectorParameters(StatisticsType.MIN, AggregatorType.MIN)
@@ -75,18 +76,15 @@ def quantize(file: str | Path | bytes, inputs: Sequence[np.ndarray], keep: Colle
         ),
     )
     for op in quantized.get_ops():
-        if op.get_type_name() == 'FakeQuantize' and not _is_scale(op):
-            raise UserError(
-                f'nothing came to {op.input_value(0).get_node().get_friendly_name()} in {len(inputs)} images, as where '
-                'nothing is detected: calibrate on images with objects, or export with a lower --score-threshold'
-            )
+        if op.get_type_name() == 'FakeQuantize':
+            low, high = (op.input_value(place).get_node().get_data() for place in (1, 2))
+            if not (low < high).all():
+                raise UserError(
+                    f'nothing came to {op.input_value(0).get_node().get_friendly_name()} in {len(inputs)} images, as '
+                    'where nothing is detected: calibrate on images with objects, or export with a lower score '
+                    'threshold'
+                )
     return quantized
-
-
-def _is_scale(op: 'openvino.Node') -> bool:
-    """Return whether a FakeQuantize has ends between which values can lie."""
-    low, high = (op.input_value(place).get_node().get_data() for place in (1, 2))
-    return bool((low <= high).all() and np.abs([low, high]).max() < np.finfo(np.float32).max / 2)
 
 
 def quantize_file(
@@ -346,8 +344,8 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-9)
 
 
-def _arithmetic(model: 'openvino.Model') -> list[str]:
-    """Return the names of elementwise operators that are not between layers: of pixels, boxes and scores."""
+def _not_between_layers(model: 'openvino.Model') -> list[str]:
+    """Return the names of the operators whose values do not go from one layer to another: of pixels, boxes, scores."""
     ops = model.get_ordered_ops()
     after, before = set(), set()  # names of what is computed from a layer, and of what a layer is computed from
     for op in ops:
@@ -356,12 +354,13 @@ def _arithmetic(model: 'openvino.Model') -> list[str]:
     for op in reversed(ops):
         if _has_weights(op) or op.get_friendly_name() in before:
             before.update(_sources(op))
+    # not a bias either, which NNCF takes together with its layer
     return [
         op.get_friendly_name()
         for op in ops
-        if op.get_type_name() in _ELEMENTWISE
-        and op.get_friendly_name() not in after & before
-        and not any(_has_weights(value.get_node()) for value in op.input_values())  # a bias, which is the layer's
+        if op.get_type_name() not in ('Constant', 'Parameter', 'Result')
+        and not (_has_weights(op) or op.get_friendly_name() in after & before)
+        and not (op.get_type_name() == 'Add' and any(_has_weights(value.get_node()) for value in op.input_values()))
     ]
 
 
