@@ -66,9 +66,11 @@ def test_a_higher_threshold(model):
     found = model(PICTURE, 0.25)  # above it, as in mmdet
     assert found.scores.tolist() == [0.5] and found.names == ('square',) and found.masks.shape == (1, 40, 60)
     assert len(model(PICTURE, 0.05)) == 2
-    for low in (0.04, float('nan')):
-        with pytest.raises(ExportedModelError, match='is below the 0.05 that the file was exported with'):
-            model(PICTURE, low)
+    for wrong in (0.04, float('nan'), 1.5):
+        with pytest.raises(
+            ExportedModelError, match='must be from 0.05, with which the file was exported, to 1, but is'
+        ):
+            model(PICTURE, wrong)
 
 
 def test_nothing_in_the_picture(model):

@@ -70,7 +70,7 @@ def test_only_scores_above_the_threshold(run_tool, tmp_path, folder):
     done = run_tool('detect.py', file, folder / 'a.png', '--out', tmp_path / 'two')
     assert 'a.png: nothing found' in done.stdout
     done = run_tool('detect.py', file, folder / 'a.png', '--out', tmp_path / 'three', '--score-thr', 0.6, check=False)
-    assert 'the score threshold 0.6 is below the 0.7' in one_line(done) and not (tmp_path / 'three').exists()
+    assert 'the score threshold must be from 0.7' in one_line(done) and not (tmp_path / 'three').exists()
 
 
 def test_openvino(run_tool, tmp_path, folder):
