@@ -154,7 +154,7 @@ class ExportedModel:
         return self._session.run(image)
 
     def require_threshold(self, score_threshold: float) -> None:
-        """Raise ExportedModelError if a score threshold is above 1, or below the file's, which gives no lower scores."""
+        """Raise ExportedModelError if a score threshold is above 1, or below the file's, which has no lower scores."""
         if not self.score_threshold <= score_threshold <= 1:
             raise ExportedModelError(
                 f'the score threshold must be from {self.score_threshold}, with which the file was exported, to 1, but '
