@@ -17,7 +17,7 @@ METADATA = dict(
     pad=dict(size=None, value=[104, 116, 124]),
     shape=None,
 )
-# two detections: the whole input with a mask of its upper left, and a part of it; both by the brightest value, none in the dark
+# the whole input with a mask of its upper left, and a part of it; scored by the brightest value, so not in the dark
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
 detector (uint8[1,H,W,3] image) => (float[N,4] boxes, float[N] scores, int64[N] labels, float[N,h,w] masks)
@@ -58,7 +58,7 @@ def write_exported(path: Path, masks: bool = True, drop: tuple[str, ...] = (), *
 
     Args:
         path (Path): .onnx, or .xml, which OpenVINO writes.
-        masks (bool): Whether it gives masks: the left half of the whole picture's upper three quarters, and all of the part.
+        masks (bool): Whether it gives masks: the left half of the picture's upper three quarters, and all of the part.
         drop (tuple[str, ...]): Keys of the metadata to leave out.
         **metadata: That differ from :data:`METADATA`.
     """
