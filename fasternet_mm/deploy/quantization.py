@@ -62,17 +62,18 @@ def quantize(file: str | Path | bytes, inputs: Sequence[np.ndarray], keep: Colle
     # extremes over all images: the least and largest of no RoI, in an image without, are the ends of float32
     least = StatisticsCollectorParameters(StatisticsType.MIN, AggregatorType.MIN)
     largest = StatisticsCollectorParameters(StatisticsType.MAX, AggregatorType.MAX)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(inputs),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(inputs),
-        ignored_scope=ignored,
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            activations_range_estimator_params=RangeEstimatorParameters(least, largest),
-            disable_bias_correction=True,  # a mean over no RoI is not a number, and on the sample it changed nothing
-        ),
-    )
+    with np.errstate(over='ignore', invalid='ignore'):
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+            ignored_scope=ignored,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParameters(least, largest),
+                disable_bias_correction=True,  # a mean over no RoI is not a number, and on the sample it changed nothing
+            ),
+        )
     for op in quantized.get_ops():
         if op.get_type_name() == 'FakeQuantize':
             low, high = (op.input_value(place).get_node().get_data() for place in (1, 2))
