@@ -71,7 +71,7 @@ def quantize(file: str | Path | bytes, inputs: Sequence[np.ndarray], keep: Colle
             ignored_scope=ignored,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParameters(least, largest),
-                disable_bias_correction=True,  # a mean over no RoI is not a number, and on the sample it changed nothing
+                disable_bias_correction=True,  # a mean over no RoI is not a number; it changed nothing
             ),
         )
     for op in quantized.get_ops():
