@@ -101,7 +101,7 @@ def rtmdet(tmp_path_factory, pictures):
         dict(type='PackDetInputs'),
     ]
     agreements = export_detector(
-        model, cfg, dict(producer='fasternet_mm'), path, score_threshold=0.1, images=pictures, say=str
+        model, cfg, dict(producer='fasternet_mm'), path, score_threshold=0.002, images=pictures, say=str
     )
     return path, agreements
 
@@ -110,13 +110,13 @@ def test_a_dense_head_at_a_fixed_size(rtmdet, pictures):
     path, agreements = rtmdet
     assert all(one.detections > 0 for one in agreements.values())
     model = ExportedModel(path)
-    assert model.shape == (96, 128) and model.task == 'detection' and model.score_threshold == 0.1
+    assert model.shape == (96, 128) and model.task == 'detection' and model.score_threshold == 0.002
     assert model.metadata['pad'] == dict(size=[128, 96], value=[114, 114, 114])
     found = model(pictures / '1.png')
-    assert len(found) and found.masks is None and found.scores.min() > 0.1
+    assert len(found) and found.masks is None and found.scores.min() > 0.002
     assert found.boxes[:, 2].max() <= 100 and found.boxes[:, 3].max() <= 150
-    with pytest.raises(ValueError, match='below the 0.1'):
-        model(pictures / '1.png', score_threshold=0.05)
+    with pytest.raises(ValueError, match='from 0.002'):
+        model(pictures / '1.png', score_threshold=0.001)
 
 
 def test_a_file_that_finds_something_else_is_not_written(pictures, tmp_path, monkeypatch):
