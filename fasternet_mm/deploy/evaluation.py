@@ -179,7 +179,7 @@ def evaluate_detector(exported: ExportedModel, cfg: Config) -> dict[str, float]:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
         sample.pred_instances = InstanceData(**tensors)
 
-    return _evaluate(predict, cfg, exported.classes)
+    return evaluate_by(predict, cfg, exported.classes)
 
 
 def evaluate_classifier(
@@ -200,10 +200,10 @@ def evaluate_classifier(
         (logits,) = call(torch.from_numpy(normalized(pixels.permute(1, 2, 0).numpy(), metadata)))
         sample.set_pred_score(logits[0].softmax(0)).set_pred_label(logits[0].argmax(0, keepdim=True))
 
-    return _evaluate(predict, cfg)
+    return evaluate_by(predict, cfg)
 
 
-def _evaluate(
+def evaluate_by(
     predict: Callable[[Tensor, BaseDataElement], None], cfg: Config, classes: Sequence[str] | None = None
 ) -> dict[str, float]:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

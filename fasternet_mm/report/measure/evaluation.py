@@ -22,13 +22,27 @@ def check_evaluation(cfg: Config) -> None:
     check_config(cfg, 'test')
 
 
-def _widen(element: BaseDataElement) -> None:
+def widen(element: BaseDataElement) -> None:
     """Make half precision single in place: the metrics' NumPy has no bf16."""
     for name, value in element.items():
         if isinstance(value, BaseDataElement):
-            _widen(value)
+            widen(value)
         elif isinstance(value, torch.Tensor) and value.is_floating_point():
             setattr(element, name, value.float())
+
+
+def form_labels(mode: str, dtype: str) -> list[str]:
+    """Return what an accuracy is of, unless it is of eager fp32."""
+    return [f'accuracy of {mode} {dtype}'] if (mode, dtype) != ('eager', 'fp32') else []
+
+
+def data_labels(cfg: Config, annotations: str, images: int) -> list[str]:
+    """Return what makes an accuracy another one than that which papers report."""
+    labels = [f'accuracy on {images} images only'] if images < 5000 else []
+    is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and images == 5000
+    if cfg.default_scope == 'mmdet' and not is_val2017:
+        labels.append(f'AP on {annotations}, not on COCO val2017')
+    return labels
 
 
 def evaluate(
@@ -69,7 +83,7 @@ def evaluate(
                 with half(device, dtype):
                     samples = step(data)
                 for sample in samples:
-                    _widen(sample)
+                    widen(sample)
                 return samples
 
             runner.model.test_step = test_step
@@ -82,11 +96,5 @@ def evaluate(
     dataset = runner.test_dataloader.dataset
     annotations = str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or '')
     labels = [] if checkpoint else ['accuracy of random weights']
-    if (mode, dtype) != ('eager', 'fp32'):
-        labels.append(f'accuracy of {mode} {dtype}')
-    if len(dataset) < 5000:
-        labels.append(f'accuracy on {len(dataset)} images only')
-    is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and len(dataset) == 5000
-    if cfg.default_scope == 'mmdet' and not is_val2017:
-        labels.append(f'AP on {annotations}, not on COCO val2017')
+    labels += form_labels(mode, dtype) + data_labels(cfg, annotations, len(dataset))
     return Evaluation(metrics, len(dataset), annotations, labels)
