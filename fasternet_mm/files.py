@@ -53,6 +53,8 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == 'nt':  # where kill() asks nothing: it sends Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

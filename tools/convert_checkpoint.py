@@ -1,5 +1,10 @@
 """Rewrite a FasterNet checkpoint in the layout of mm (mmdet and mmpretrain), the official code, or timm."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 
 from fasternet_mm.checkpoint import LAYOUTS, convert_checkpoint

@@ -1,5 +1,10 @@
 """Draw a model's detections beside the ground truth of a few validation images, into one picture."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it

@@ -1,5 +1,10 @@
 """Draw the sample data set: COCO format, circles, squares and triangles with instance masks."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 
 from fasternet_mm.datasets import generate_shapes

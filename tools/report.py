@@ -1,5 +1,10 @@
 """Report a model's accuracy, latency, throughput, memory, parameters and multiply-adds, measured together."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 import os
 import sys

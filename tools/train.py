@@ -1,5 +1,10 @@
 """Train a detector or a classifier: mmdet's train.py, with the checks and the CPU support of fasternet_mm."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 from pathlib import Path
 

@@ -2,3 +2,4 @@
 _base_ = ['mmpretrain::_base_/default_runtime.py', './runtime.py']
 
 default_hooks = dict(checkpoint=_base_.checkpoint_hook)
+custom_hooks = _base_.run_hooks

@@ -8,4 +8,3 @@ run_hooks = [
     # every process trains its own BN statistics; average them before they are saved or evaluated
     dict(type='SyncBuffersHook'),
 ]
-custom_hooks = run_hooks

@@ -5,11 +5,25 @@ import hashlib
 from pathlib import Path
 
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import (
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, did_you_mean
 from .loading import cached_file, file_sha256, load_url, require_file, split_url
 
 SCHEME = 'fasternet://'
+# mmengine's own names of weights, by scheme; it answers with a bare KeyError where there is none
+_ZOOS = {
+    'mmcls': (get_mmcls_models,),
+    'modelzoo': (get_torchvision_models,),
+    'open-mmlab': (get_external_models, get_deprecated_model_names),
+    'openmmlab': (get_external_models, get_deprecated_model_names),
+    'torchvision': (get_torchvision_models,),
+}
 _RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
 # neither sizes nor hashes are published; a known hash goes after the name, as '#sha256=<64 hexadecimal digits>'
 _FILES = dict(
@@ -67,8 +81,13 @@ def checkpoint_sha256(checkpoint: str | None) -> str | None:
 
 def require_source(checkpoint: str) -> None:
     """Raise CheckpointError where `checkpoint` is a local file that is not there, or of no known scheme or name."""
+    scheme, _, name = checkpoint.partition('://')
     if checkpoint.startswith(SCHEME):
         split_url(official_url(checkpoint))
+    elif scheme in _ZOOS:
+        known = {entry for names in _ZOOS[scheme] for entry in names()}
+        if name not in known:
+            raise CheckpointError(f'{checkpoint} is none of the weights that mmengine knows{did_you_mean(name, known)}')
     elif checkpoint.startswith(('http://', 'https://')):
         split_url(checkpoint)
     elif CheckpointLoader._get_checkpoint_loader(checkpoint) is CheckpointLoader._schemes['']:

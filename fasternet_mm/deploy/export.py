@@ -88,9 +88,11 @@ def export_onnx(
     switch_to_deploy(deployed.backbone if part == 'backbone' else deployed)
     network = Exported(deployed, part)
     say(f'exporting {part} of {config} at {shape[0]} x {shape[1]}{", dynamic" if dynamic else ""}')
-    file = to_onnx(
-        network, _images(2 if dynamic else 1, shape), network.names, dynamic, _metadata(cfg, config, checkpoint)
+    metadata = dict(
+        provenance(cfg, config, checkpoint),
+        input='images: float32, (N, 3, H, W), pixel values of 0 to 255 less mean, over std',
     )
+    file = to_onnx(network, _images(2 if dynamic else 1, shape), network.names, dynamic, metadata)
     runtimes = {'ONNX Runtime': onnxruntime_session(file)}
     if importlib.util.find_spec('openvino') is not None:
         runtimes['OpenVINO'] = openvino_session(file)
@@ -115,8 +117,8 @@ def _by(shape: tuple[int, ...]) -> str:
     return 'x'.join(map(str, shape))
 
 
-def _metadata(cfg: Config, config: str, checkpoint: str | None) -> dict:
-    """Return what one has to know to use the file."""
+def provenance(cfg: Config, config: str, checkpoint: str | None) -> dict:
+    """Return what an exported file keeps of where it comes from and of how it was trained to see pixels."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     return dict(
         producer=f'fasternet_mm {__version__}',
@@ -124,7 +126,6 @@ def _metadata(cfg: Config, config: str, checkpoint: str | None) -> dict:
         config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
         checkpoint=checkpoint or 'random weights',
         checkpoint_sha256=checkpoint_sha256(checkpoint) or '',
-        input='images: float32, (N, 3, H, W), pixel values of 0 to 255 less mean, over std',
         mean=list(preprocessor.get('mean') or []),
         std=list(preprocessor.get('std') or []),
         channels='RGB' if preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False)) else 'BGR',

@@ -42,22 +42,53 @@ def to_onnx(
         bytes: The file, checked by onnx.
 
     Raises:
-        UserError: If onnx or onnxscript is missing.
+        UserError: As of :func:`exported`.
+    """
+    dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height'), 3: torch.export.Dim('width')}
+    return exported(network, images, 'images', outputs, dims if dynamic else None, metadata)
+
+
+def exported(
+    network: nn.Module, example: Tensor, name: str, outputs: Sequence[str], dims: dict | None, metadata: dict | None
+) -> bytes:
+    """Export a network with one input to ONNX.
+
+    Args:
+        network (nn.Module): In evaluation mode, fp32, on the CPU.
+        example (Tensor): An input.
+        name (str): Of the input in the file.
+        outputs (Sequence[str]): Names of the outputs.
+        dims (dict, optional): torch.export's description of the dimensions that may change, if any.
+        metadata (dict, optional): JSON values to keep in the file.
+
+    Returns:
+        bytes: The file, checked by onnx.
+
+    Raises:
+        UserError: If onnx or onnxscript is missing, or the network cannot be exported, or not at free sizes.
     """
     require_packages('onnx', 'onnxscript')
     import onnx
 
-    dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height'), 3: torch.export.Dim('width')}
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            network, (images,), dynamo=True, opset_version=OPSET, verbose=False, input_names=['images'],
-            output_names=list(outputs), dynamic_shapes=(dims,) if dynamic else None,
-        )  # fmt: skip
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network, (example,), dynamo=True, opset_version=OPSET, verbose=False, input_names=[name],
+                output_names=list(outputs), dynamic_shapes=(dims,) if dims else None,
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f'PyTorch {torch.__version__} cannot export this network: {cause}') from error
     model = program.model_proto
+    sides = model.graph.input[0].type.tensor_type.shape.dim
+    if fixed := [dim for dim in dims or () if not sides[dim].dim_param]:
+        raise UserError(
+            f'PyTorch {torch.__version__} exports dimensions {fixed} of the input as fixed; leave --dynamic out'
+        )
     for node in model.graph.node:
         del node.metadata_props[:]  # lines of our source code
-    for name, value in (metadata or {}).items():
-        model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
+    for key, value in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 

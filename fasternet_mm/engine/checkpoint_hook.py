@@ -9,12 +9,13 @@ from string import Formatter
 from tempfile import TemporaryDirectory
 
 from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 
 from ..checkpoint.rules import listed, non_finite
-from ..errors import UserError
-from ..files import AtomicLocalBackend, remove_leftovers
+from ..errors import UserError, did_you_mean
+from ..files import AtomicLocalBackend, remove_leftovers, require_writable
 from .finite_loss_hook import ADVICE
 
 
@@ -58,6 +59,9 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def before_train(self, runner) -> None:
+        for name in ('interval', 'max_keep_ckpts'):
+            if not isinstance(getattr(self, name), int):
+                raise UserError(f'{name} of {type(self).__name__} must be an int, but is {getattr(self, name)!r}')
         if self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend='atomic')
         info = runner.message_hub.runtime_info  # with what a resumed checkpoint says was kept, and was the best
@@ -65,6 +69,8 @@ class AtomicCheckpointHook(CheckpointHook):
         for key in [key for key in info if str(key).startswith('best_score') and not _is_score(info[key])]:
             del info[key]
         super().before_train(runner)
+        if isinstance(self.file_backend, LocalBackend):
+            require_writable(Path(self.out_dir), f'out_dir of {type(self).__name__}, {self.out_dir},')
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
             remove_leftovers(self.out_dir)  # of a kill during a save
         if self.max_keep_ckpts > 0:
@@ -102,6 +108,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 self._delete(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
+        for name in getattr(self, 'key_indicators', ()):
+            if name != 'auto' and name not in metrics:
+                raise UserError(
+                    f'{type(self).__name__} has save_best={name!r}, but the evaluator gives {listed(list(metrics))}'
+                    f'{did_you_mean(name, metrics)}'
+                )
         with self._deletions_last():
             super()._save_best_checkpoint(runner, metrics)
 

@@ -1,10 +1,8 @@
 """The classes of the heads, the data sets, their annotation files and the evaluators, against each other."""
 
-import json
-import math
+import os
 from collections.abc import Mapping, Sequence
 from logging import Logger
-from pathlib import Path
 
 from mmcv.cnn import VGG
 from mmdet.datasets.api_wrappers import COCO
@@ -15,23 +13,63 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.evaluation import Accuracy
 from torch import nn
 
+from ..checkpoint.rules import listed
 from ..errors import UserError
-from .annotations import missing_classes
+from .annotations import find_bad_box, missing_classes, names_by_id
 from .explaining import nodes
 from .samples import leaves
 
 
 def check_classes(dataset: BaseDataset, setting: str) -> None:
-    """Raise UserError where a class of the data set is not in its annotation file, whose name mmdet lets pass."""
+    """Raise UserError where the classes of a data set are not those of its annotations, or in another order.
+
+    mmdet lets a name pass that is not in the file, and numbers classes in the file's order, whatever metainfo says.
+    """
     classes = dataset.metainfo.get('classes')
     if isinstance(classes, str):
         raise UserError(f'{setting}.metainfo.classes must be a tuple of names, as ({classes!r},), but is {classes!r}')
-    found = getattr(dataset, 'cat_ids', None)
-    if classes is None or found is None or len(found) == len(classes) or not dataset.ann_file.endswith('.json'):
+    if not classes:
         return
-    content = json.loads(Path(dataset.ann_file).read_bytes())  # once more, as there is something to be told
-    if fault := missing_classes(classes, (category['name'] for category in content['categories'])):
-        raise UserError(f'{dataset.ann_file}, which the config names as {setting}.ann_file, {fault}')
+    ours, fault = f'{setting}.metainfo.classes', None
+    if hasattr(dataset, 'cat_ids') and _is_json(dataset.ann_file):
+        known = names_by_id(dataset.ann_file)
+        file = f'{dataset.ann_file}, which the config names as {setting}.ann_file,'
+        if len(dataset.cat_ids) != len(classes) and (fault := missing_classes(classes, known.values())):
+            raise UserError(f'{file} {fault}')
+        fault = order_fault(ours, classes, file, [known.get(number) for number in dataset.cat_ids])
+    elif hasattr(dataset, 'folder_to_idx'):  # mmpretrain's data sets without a file
+        fault = order_fault(ours, classes, f'{dataset.img_prefix} (in alphabetical order)', list(dataset.folder_to_idx))
+    if fault:
+        raise UserError(fault)
+
+
+def _is_json(file: str) -> bool:
+    return file.endswith('.json') and os.path.isfile(file)
+
+
+def check_same_classes(train, val, logger: Logger) -> None:
+    """Raise UserError where validation has a class of the training at another place: its AP would be another's.
+
+    One line tells of a class that has another name.
+    """
+    ours, theirs = (list(getattr(dataset, 'metainfo', {}).get('classes') or ()) for dataset in (train, val))
+    if fault := order_fault('train_dataloader.dataset.metainfo.classes', ours, 'val_dataloader.dataset', theirs):
+        raise UserError(fault)
+    for number, (name, other) in enumerate(zip(ours, theirs)):
+        if name != other:
+            logger.warning(f'class {number} is {name!r} in train_dataloader.dataset, and {other!r} in val_dataloader')
+            break
+
+
+def order_fault(source: str, classes: Sequence[str], other: str, names: Sequence[str]) -> str | None:
+    """Return a sentence on the first of `classes` that is at another place among `names`, or None."""
+    for number, name in enumerate(classes):
+        if name in names and names.index(name) != number:
+            return (
+                f'{source} has {name!r} as number {number}, but {other} has it as number {names.index(name)}; what is '
+                f'found would get wrong names, and AP could be wrong: give {listed(list(map(repr, names)))}'
+            )
+    return None
 
 
 def check_heads(model: nn.Module, dataset, setting: str) -> None:
@@ -53,7 +91,7 @@ def check_heads(model: nn.Module, dataset, setting: str) -> None:
 
 
 def check_annotations(dataset, setting: str) -> None:
-    """Raise UserError where a data set for detection has no object, to which mmdet says nothing, or AP -1."""
+    """Raise UserError where a data set for detection has no object, or a box that is none; mmdet passes over both."""
     found = [leaf for _, leaf in leaves(dataset, setting)]
     infos = (leaf.get_data_info(index) for leaf in found for index in range(len(leaf)))
     if found and not any(_has_objects(info) for info in infos):
@@ -61,6 +99,10 @@ def check_annotations(dataset, setting: str) -> None:
             f'{setting} has no object of its classes on any of its {len(dataset)} images, crowds apart: see '
             f'{", ".join(leaf.ann_file for leaf in found)}'
         )
+
+    for path, leaf in leaves(dataset, setting):
+        if hasattr(leaf, 'cat_ids') and _is_json(leaf.ann_file) and (fault := find_bad_box(leaf.ann_file)):
+            raise UserError(f'{leaf.ann_file}, which the config names as {path}.ann_file, {fault}')
 
 
 def _has_objects(info: dict) -> bool:
@@ -85,8 +127,10 @@ def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -
     with_files = [metric for metric in metrics if getattr(metric, '_coco_api', None) is not None]
     for (path, file), metric in zip(files, with_files):
         if isinstance(metric, CocoMetric) and not metric.format_only:
-            file = f'{file}, which the config names as {path}.ann_file,'
-            _check_coco(metric._coco_api, dataset, classes, file, setting, logger)
+            named = f'{file}, which the config names as {path}.ann_file,'
+            _check_coco(metric._coco_api, dataset, classes, named, setting, logger)
+            if _is_json(file) and (fault := find_bad_box(file)):
+                raise UserError(f'{named} {fault}')
     for metric in metrics:
         if isinstance(metric, Accuracy) and classes and max(metric.topk) > len(classes):
             raise UserError(f'{name}_evaluator.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')
@@ -102,9 +146,8 @@ def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting:
     names = [category['name'] for category in coco.cats.values()]
     if fault := missing_classes(classes, names):
         raise UserError(f'{file} {fault}')
-    for annotation in coco.anns.values():
-        if not all(map(math.isfinite, annotation['bbox'])):
-            raise UserError(f'{file} has an annotation (id {annotation["id"]!r}) with bbox {annotation["bbox"]!r}')
+    if fault := order_fault(f'{setting}.metainfo.classes', classes, file, [name for name in names if name in classes]):
+        raise UserError(fault)
     if others := [name for name in names if name not in classes]:
         told = ', '.join(map(repr, others[:5])) + (', ...' if len(others) > 5 else '')
         logger.warning(f'{file} has {len(others)} categories that are not asked for, and left out: {told}')

@@ -1,6 +1,7 @@
 """What the command lines share: options of mmdet's tools, and errors of one line."""
 
 import argparse
+import logging
 import multiprocessing
 import os
 import signal
@@ -59,8 +60,10 @@ def command_line() -> Iterator[None]:
     the files at hand are in order. An error's notes are part of the line. Distributed processes end together.
     """
     tool = Path(sys.argv[0]).name
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as tools have it while they import
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with _terminable(), _workers_end():
+        with _terminable(), _workers_end(), _log_ends():
             _require_unicode()
             yield
             if torch.distributed.is_initialized():
@@ -120,6 +123,25 @@ def _workers_end() -> Iterator[None]:
         yield
     finally:
         Queue._on_queue_feeder_error = staticmethod(before)
+
+
+@contextmanager
+def _log_ends() -> Iterator[None]:
+    """Raise what keeps a line of the log from being written, as a full disk: logging prints a traceback for each."""
+
+    def end(handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError) or outside_fault(error) is None:
+            return before(handler, record)
+        error.filename = getattr(handler, 'baseFilename', None)
+        raise error
+
+    before = logging.Handler.handleError
+    logging.Handler.handleError = end
+    try:
+        yield
+    finally:
+        logging.Handler.handleError = before
 
 
 def _require_unicode() -> None:

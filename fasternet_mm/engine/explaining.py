@@ -12,6 +12,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry, build_from_cfg
 from mmengine.runner import Runner
 from torch import nn
@@ -36,6 +38,9 @@ _BUILDERS = {build_from_cfg.__code__: 'cfg'} | {
     )
 }
 _SETTINGS = {
+    Runner.build_logger.__code__: 'log_level',
+    Runner.register_custom_hooks.__code__: 'custom_hooks',
+    Runner.register_default_hooks.__code__: 'default_hooks',
     Runner.scale_lr.__code__: 'auto_scale_lr',
     Runner.set_randomness.__code__: 'randomness',
     Runner.setup_env.__code__: 'env_cfg',
@@ -80,9 +85,10 @@ def explain(
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     if isinstance(error, UserError) or outside_fault(error) or _is_ours(error, frames[-1]):
         return error
-    path, node = _built(frames, {key: cfg[key] for key in _settings(cfg, phase)})
+    settings = {key: cfg[key] for key in _settings(cfg, phase)}
+    path, node = _built(frames, settings)
     if not path and model is not None:
-        path, node = _running(frames, model, cfg.model)
+        path, node = _running(frames, model, settings)
     if unknown := _unknown_type(frames[-1]):
         return UserError(f'{path}.type is {unknown}')
     reader = innermost(error, (BaseDataset, BaseMetric))
@@ -148,12 +154,22 @@ def _likeness(piece: Mapping | list, node: Mapping | list) -> float:
     return sum(key in node and node[key] == value for key, value in piece.items())
 
 
-def _running(frames: list[FrameType], model: nn.Module, settings: Mapping) -> tuple[str, Mapping]:
-    """Return the path of the settings of the innermost module that was running, and these settings."""
+def _running(frames: list[FrameType], model: nn.Module, settings: Mapping) -> tuple[str, Mapping | list]:
+    """Return the path of the settings of the innermost part that was running, and these settings."""
     names = {id(module): name for name, module in model.named_modules()}
-    running = [names[id(self)] for frame in frames if id(self := frame.f_locals.get('self')) in names]
+    for frame in reversed(frames):
+        part = frame.f_locals.get('self')
+        if id(part) in names:
+            return _of_module(names[id(part)], settings['model'])
+        if isinstance(part, (BaseMetric, Hook, OptimWrapper)):
+            found = (pair for pair in nodes(settings) if isinstance(pair[1], Mapping))
+            return next((pair for pair in found if pair[1].get('type') == type(part).__name__), ('', settings))
+    return '', settings
+
+
+def _of_module(name: str, settings: Mapping) -> tuple[str, Mapping | list]:
     path, node = 'model', settings
-    for key in running[-1].split('.') if running else ():
+    for key in name.split('.'):
         child = (node if isinstance(node, Mapping) else dict(zip(map(str, range(len(node))), node))).get(key)
         if not isinstance(child, (Mapping, list)):
             break

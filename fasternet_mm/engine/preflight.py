@@ -67,7 +67,7 @@ def _check_checkpoints(cfg: Config, phase: str) -> None:
         ]
     for path in paths:
         if path:
-            require_source(path)
+            require_source(str(path))
 
 
 def _dicts(node) -> list[tuple[str, dict]]:

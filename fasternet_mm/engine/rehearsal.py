@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
-from .classes import check_annotations, check_classes, check_evaluator, check_heads
+from .classes import check_annotations, check_classes, check_evaluator, check_heads, check_same_classes, order_fault
 from .explaining import explain, explained, unknown_type
 from .runner import build_runner, unwrapped
 from .samples import check_files, first_sample, leaves, name_images
@@ -53,16 +53,18 @@ def prepare_runner(cfg: Config, phase: str) -> Runner:
     for name, loop in loops.items():
         _check_length(loop.dataloader, cfg[f'{name}_dataloader'], f'{name}_dataloader')
         _check_data(runner, loop, name, cfg, phase)
+    if 'val' in loops:
+        check_same_classes(loops['train'].dataloader.dataset, loops['val'].dataloader.dataset, runner.logger)
     return runner
 
 
 def run(runner: Runner, cfg: Config, phase: str) -> None:
-    """Train or test. What fails before the first iteration is over is the config's: it is one line.
+    """Train or test. What fails in the first iteration, the first validation or a test is the config's: it is one line.
 
     Raises:
         UserError: Names the setting that does not work, what stands there, and why.
     """
-    start = _StartHook(cfg)
+    start = _StartHook(cfg, phase)
     runner.register_hook(start, priority='VERY_HIGH')
     try:
         getattr(runner, phase)()
@@ -73,15 +75,32 @@ def run(runner: Runner, cfg: Config, phase: str) -> None:
 
 
 class _StartHook(Hook):
-    def __init__(self, cfg: Config) -> None:
+    """Knows whether what is running has run before."""
+
+    def __init__(self, cfg: Config, phase: str) -> None:
         self.cfg = cfg
+        self.phase = phase
         self.over = False
+        self._validated = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self.phase == 'test' and isinstance(meta := checkpoint.get('meta'), dict):
+            trained = meta.get('CLASSES') or (meta.get('dataset_meta') or {}).get('classes') or ()  # of mmdet 2, and 3
+            classes = getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes') or ()
+            if fault := order_fault('the checkpoint', trained, 'test_dataloader.dataset.metainfo.classes', classes):
+                runner.logger.warning(fault)
 
     def before_test(self, runner: Runner) -> None:
         _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model
 
-    def _after_iter(self, *args, **kwargs) -> None:
+    def after_train_iter(self, *args, **kwargs) -> None:
         self.over = True
+
+    def before_val(self, runner: Runner) -> None:
+        self.over = self._validated
+
+    def after_val(self, runner: Runner) -> None:
+        self.over = self._validated = True
 
 
 def _check_settings(cfg: Config) -> None:
@@ -89,10 +108,13 @@ def _check_settings(cfg: Config) -> None:
         absent = [key for key in group if cfg.get(key) is None]
         if 0 < len(absent) < len(group):
             raise UserError(f'the config has no {" and no ".join(absent)}; {", ".join(group)} need each other')
+    for key in ('work_dir', 'load_from'):
+        if not isinstance(cfg.get(key) or '', str):
+            raise UserError(f'{key} must be a path, but is {cfg[key]!r}')
     for key in ('model', 'train_cfg', 'optim_wrapper'):
         if not isinstance(cfg.get(key) or {}, Mapping):
             raise UserError(f'{key} must be a dict, but is {cfg[key]!r}')
-    for key in ('max_epochs', 'max_iters', 'val_interval'):
+    for key in ('max_epochs', 'max_iters', 'val_begin', 'val_interval'):
         value = (cfg.get('train_cfg') or {}).get(key, 1)
         if not isinstance(value, (int, float)) or not value >= 1:
             raise UserError(f'train_cfg.{key} must be an int of at least 1, but is {value!r}')
@@ -201,9 +223,12 @@ def _forward(model: nn.Module, image: torch.Tensor) -> None:
         model(image, mode='tensor')
     elif isinstance(model, SingleStageDetector):
         model(image, samples, mode='tensor')
+        model(image, samples, mode='predict')
     elif isinstance(model, TwoStageDetector) and isinstance(model.rpn_head, RPNHead):
         maps = model.extract_feat(image)
         proposals = model.rpn_head.predict(maps, samples, rescale=False)
-        model.roi_head(maps, [boxes[:1] for boxes in proposals], samples)  # of all of them it would take seconds
+        proposals = [boxes[:1] for boxes in proposals]  # all of them would take seconds
+        model.roi_head(maps, proposals, samples)
+        model.roi_head.predict(maps, proposals, samples)
     else:
         model.extract_feat(image)

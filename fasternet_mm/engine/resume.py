@@ -1,7 +1,12 @@
 """What a checkpoint must hold besides weights that fit, so that a training goes on from it as it was."""
 
+import copy
+from collections import defaultdict
+
+import torch
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
+from torch import nn
 from torch.optim import Optimizer
 
 from ..checkpoint.rules import listed
@@ -35,7 +40,12 @@ def require_resumable(runner: Runner, checkpoint: dict) -> None:
     several = isinstance(runner.optim_wrapper, OptimWrapperDict)
     states = checkpoint['optimizer'] if several else {None: checkpoint['optimizer']}
     for name, wrapper in runner.optim_wrapper.items() if several else [(None, runner.optim_wrapper)]:
-        _require_optimizer(wrapper.optimizer, states.get(name) if isinstance(states, dict) else None)
+        state = states.get(name) if isinstance(states, dict) else None
+        _require_optimizer(wrapper.optimizer, state)
+        _require(
+            state['state'] or not meta['iter'] or not _keeps_state(wrapper.optimizer),
+            f'its optimizer has no state after {meta["iter"]} iterations',
+        )
     _require_schedules(runner.param_schedulers, checkpoint.get('param_schedulers'))
 
 
@@ -71,6 +81,17 @@ def _require_optimizer(optimizer: Optimizer, state) -> None:
         not (foreign and lacking),
         f'its optimizer has {listed(foreign)}, where {kind}, which the config names, has {listed(lacking)}',
     )
+
+
+def _keeps_state(optimizer: Optimizer) -> bool:
+    """Return whether the optimizer notes anything in a step, as a copy of it does that takes one on a single number."""
+    number = nn.Parameter(torch.zeros(1))
+    number.grad = torch.ones(1)
+    tried = copy.copy(optimizer)
+    tried.param_groups = [{**optimizer.param_groups[0], 'params': [number]}]
+    tried.state = defaultdict(dict)
+    tried.step()
+    return any(tried.state.values())
 
 
 def _require_schedules(ours, theirs) -> None:

@@ -1,18 +1,23 @@
 """A training's work dir: one training at a time, the checkpoint that it goes on from, and what a fault leaves there."""
 
 import errno
-import fcntl
 import os
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import CheckpointError, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 LOCK = 'train.lock'
 _RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}  # by launcher
@@ -31,18 +36,15 @@ def training_in(cfg: Config) -> Iterator[None]:
     if not _is_first(cfg):
         yield
         return
-    lock = _lock(Path(cfg.work_dir))
-    try:
-        yield
-    except BaseException as error:
-        kept = _kept(cfg)
-        # a mistake found before the first save says enough itself, and one in a checkpoint is about another file
-        if not isinstance(error, CheckpointError) and (kept or not isinstance(error, UserError)):
-            error.add_note(kept or 'no checkpoint was written yet')
-        raise
-    finally:
-        Path(cfg.work_dir, LOCK).unlink(missing_ok=True)
-        os.close(lock)
+    with _locked(Path(cfg.work_dir)):
+        try:
+            yield
+        except BaseException as error:
+            kept = _kept(cfg)
+            # a mistake found before the first save says enough itself, and one in a checkpoint is about another file
+            if not isinstance(error, CheckpointError) and (kept or not isinstance(error, UserError)):
+                error.add_note(kept or 'no checkpoint was written yet')
+            raise
 
 
 def _is_first(cfg: Config) -> bool:
@@ -50,35 +52,45 @@ def _is_first(cfg: Config) -> bool:
     return os.environ.get(_RANKS.get(cfg.launcher, ''), '0') == '0'
 
 
-def _lock(work_dir: Path) -> int:
+@contextmanager
+def _locked(work_dir: Path) -> Iterator[None]:
+    if fcntl is None:
+        print_log(f'this system has no file locks of Unix: mind that nothing else trains in {work_dir}')
+        yield
+        return
     path = work_dir / LOCK
     work_dir.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        holder = os.read(file, 1000).decode(errors='replace').strip()
+    with open(path, 'a+', errors='replace') as file:
+        _lock(file, path)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise UserError(
-                f'{work_dir} is in use by another training ({holder}); wait for it, end it, or name another --work-dir'
-            ) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise  # some network file systems have no locks: the file alone must do
-        if not os.path.exists(path) or not os.path.samestat(os.fstat(file), os.stat(path)):
-            raise UserError(f'{work_dir} was in use by a training that ended this moment ({holder}); try again')
-        here = f'host {platform.node()}, '
-        # locks of another host are not seen on every network file system
-        if holder and not holder.startswith(here):
-            raise UserError(
-                f'{work_dir} is in use by a training on another host ({holder}); if it is no longer alive: rm {path}'
-            )
-        os.truncate(file, 0)
-        os.pwrite(file, f'{here}process {os.getpid()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n'.encode(), 0)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    file.seek(0)
+    holder = file.read(1000).strip()
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        raise UserError(
+            f'{path.parent} is in use by another training ({holder}); wait for it, end it, or name another --work-dir'
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise  # some network file systems have no locks: the file alone must do
+    if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        raise UserError(f'{path.parent} was in use by a training that ended this moment ({holder}); try again')
+    here = f'host {platform.node()}, '
+    # locks of another host are not seen on every network file system
+    if holder and not holder.startswith(here):
+        raise UserError(
+            f'{path.parent} is in use by a training on another host ({holder}); if it is no longer alive: rm {path}'
+        )
+    file.truncate(0)
+    file.write(f'{here}process {os.getpid()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n')
+    file.flush()
 
 
 def last_checkpoint(cfg: Config) -> str | None:

@@ -24,15 +24,16 @@ class Tool:
         *args: Its arguments.
         log (Path): Takes what it writes to stdout and stderr.
         file_size (int, optional): Limit in bytes of every file that it writes: what a full disk looks like to it.
+        **environ: Environment variables, such as ``RANK``.
     """
 
-    def __init__(self, name: str, *args, log: Path, file_size: int | None = None) -> None:
+    def __init__(self, name: str, *args, log: Path, file_size: int | None = None, **environ: str) -> None:
         hidden = os.environ.get('CUDA_VISIBLE_DEVICES')
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # of the server, which the first process starts
         _SERVER.set_forkserver_preload(['fasternet_mm', 'mmdet.apis', 'tests.faults.processes'])
         self._log = log
         log.write_text('')
-        self._process = _SERVER.Process(target=_run, args=(name, list(map(str, args)), str(log), file_size))
+        self._process = _SERVER.Process(target=_run, args=(name, list(map(str, args)), str(log), file_size, environ))
         self._process.start()
         if hidden is None:
             del os.environ['CUDA_VISIBLE_DEVICES']
@@ -79,8 +80,9 @@ class Tool:
         return self._process.exitcode
 
 
-def _run(name: str, args: list[str], log: str, file_size: int | None) -> None:
+def _run(name: str, args: list[str], log: str, file_size: int | None, environ: dict[str, str]) -> None:
     os.setsid()
+    os.environ.update(environ)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server ignores
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)

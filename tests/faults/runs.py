@@ -1,6 +1,8 @@
-"""A tiny run whose config a test changes, without a process and without training."""
+"""A tiny run whose config a test changes, without a process and without training, and a disk that is full."""
 
 import copy
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,14 @@ class TinyRun:
             self.prepare(phase, **settings)
         assert '\n' not in str(error.value).strip()
         return str(error.value)
+
+
+@contextmanager
+def full_disk(size: int):
+    """No file grows beyond `size` bytes; where a disk is full, the same calls fail in the same way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.runner import Runner
+from mmpretrain.datasets import CustomDataset
 from PIL import Image
 
 from fasternet_mm.engine import rehearsal
 from fasternet_mm.engine.annotations import find_fault
+from fasternet_mm.engine.classes import check_classes
 from fasternet_mm.engine.samples import name_images
 from fasternet_mm.errors import DataError, UserError
 from tests.helpers import one_line
@@ -109,6 +111,83 @@ def test_a_misspelt_class_is_named_with_the_nearest_category(tiny_run):
         line = tiny_run.error(**{f'{split}_dataloader__dataset__metainfo__classes': ('circle', 'sqare', 'triangle')})
         assert f"{split}_dataloader.dataset.ann_file, has no category 'sqare' (1 of the 3 classes" in line
         assert line.endswith("it has 'circle', 'square', 'triangle'; did you mean 'square'?")
+
+
+ENDLESS = [[math.nan, 1, 20, 20], [1, 1, math.inf, 20], [-math.inf, 1, 20, 20]]
+
+
+@pytest.mark.parametrize('box', ENDLESS)
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_single_box_that_is_none_is_named(damaged_run, split, box):
+    path = edit(damaged_run, split, lambda content: content['annotations'][3].update(bbox=box))
+    line = damaged_run.error()
+    assert line.startswith(
+        f'{path}, which the config names as {split}_dataloader.dataset.ann_file, has annotations[3] '
+    )
+    assert f'(id 4) with bbox {box!r}; four numbers [x, y, width, height] are expected' in line
+
+
+def test_a_name_that_looks_like_a_number_that_is_none_is_fine(damaged_run):
+    edit(damaged_run, 'train', lambda content: content.update(info='NaN, Infinity'))
+    damaged_run.prepare()
+
+
+def reordered(content) -> None:
+    """Other ids for the classes, in another order, and the same objects."""
+    names = {category['id']: category['name'] for category in content['categories']}
+    content['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(['triangle', 'circle', 'square'])]
+    ids = {category['name']: category['id'] for category in content['categories']}
+    for annotation in content['annotations']:
+        annotation['category_id'] = ids[names[annotation['category_id']]]
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_file_with_the_classes_in_another_order_is_named(damaged_run, split):
+    path = edit(damaged_run, split, reordered)
+    line = damaged_run.error()
+    assert line == (
+        f"{split}_dataloader.dataset.metainfo.classes has 'circle' as number 0, but {path}, which the config names as "
+        f'{split}_dataloader.dataset.ann_file, has it as number 1; what is found would get wrong names, and AP could '
+        "be wrong: give 'triangle', 'circle', 'square'"
+    )
+
+
+def test_a_validation_with_the_classes_in_another_order_is_named(damaged_run):
+    edit(damaged_run, 'val', reordered)
+    line = damaged_run.error(val_dataloader__dataset__metainfo__classes=('triangle', 'circle', 'square'))
+    assert (
+        "train_dataloader.dataset.metainfo.classes has 'circle' as number 0, but val_dataloader.dataset has it" in line
+    )
+
+
+def test_an_evaluator_with_the_classes_in_another_order_is_named(damaged_run):
+    other = damaged_run.root / 'other.json'
+    before = (damaged_run.root / 'annotations' / 'instances_val.json').read_text()
+    other.write_text(edit(damaged_run, 'val', reordered).read_text())
+    (damaged_run.root / 'annotations' / 'instances_val.json').write_text(before)
+    line = damaged_run.error(val_evaluator__ann_file=str(other))
+    assert f"has 'circle' as number 0, but {other}, which the config names as val_evaluator.ann_file, has it as" in line
+
+
+def test_a_checkpoint_with_the_classes_in_another_order_is_told(damaged_run, run_tool, trained_detector):
+    config, checkpoint = trained_detector
+    edit(damaged_run, 'val', reordered)
+    options = [
+        'test_dataloader.dataset.metainfo.classes=(triangle,circle,square)',
+        f'test_dataloader.dataset.data_root={damaged_run.root}/',
+        f'test_evaluator.ann_file={damaged_run.root}/annotations/instances_val.json',
+    ]
+    done = run_tool('test.py', config, checkpoint, '--work-dir', damaged_run.cfg.work_dir, '--cfg-options', *options)
+    assert "the checkpoint has 'circle' as number 0, but test_dataloader.dataset.metainfo.classes has it" in done.stdout
+
+
+def test_folders_in_another_order_than_the_classes_are_named(image_folder):
+    folders = CustomDataset(data_root=str(image_folder), data_prefix='val', metainfo=dict(classes=('red', 'a', 'b')))
+    with pytest.raises(
+        UserError, match=r"^x\.metainfo\.classes has 'red' as number 0, but .* \(in alphabetical order\)"
+    ):
+        check_classes(folders, 'x')
+    check_classes(CustomDataset(data_root=str(image_folder), data_prefix='val'), 'x')
 
 
 def test_classes_of_coco_on_three(tiny_run):

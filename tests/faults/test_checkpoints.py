@@ -225,6 +225,7 @@ INCOMPLETE = {
     'a negative iteration': (with_('meta', iter=-1), 'its meta.iter is -1'),
     'a seed that is none': (with_('meta', seed='x'), "its meta.seed is 'x'"),
     'logs that are none': (with_('message_hub', log_scalars=[]), 'its message_hub.log_scalars'),
+    'an optimizer without its moments': (with_('optimizer', state={}), 'its optimizer has no state after 2 iterations'),
     'an optimizer that is none': (with_('optimizer', param_groups=[1]), "its optimizer's state is none that AdamW"),
 }  # fmt: skip
 
@@ -255,6 +256,21 @@ def test_a_training_goes_on_as_it_was_configured(tmp_path, trained, case):
         train(tmp_path, 2, saved(tmp_path, trained), **changed)
 
 
+def test_an_optimizer_that_keeps_nothing_goes_on_with_nothing(tmp_path):
+    for folder, momentum in ((tmp_path / 'plain', 0), (tmp_path / 'momentum', 0.9)):
+        sgd = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=momentum)))
+        train(folder, 1, **sgd)
+        content = torch.load(folder / 'epoch_1.pth')
+        if not momentum:
+            assert not any(state for state in content['optimizer']['state'].values())
+        content['optimizer']['state'].clear()
+        if momentum:
+            with pytest.raises(CheckpointError, match='has no state after 2 iterations'):
+                train(folder, 2, saved(folder, content), **sgd)
+        else:
+            assert train(folder, 2, saved(folder, content), **sgd).epoch == 2
+
+
 @pytest.mark.parametrize('version', ['newer', 'older'])
 def test_an_option_that_another_torch_has_does_not_matter(tmp_path, trained, version):
     content = copy.deepcopy(trained)
@@ -271,6 +287,10 @@ def test_several_optimizers_go_on_each_with_its_own(trained):
         return OptimWrapper(kind(torch.nn.Linear(2, 1).parameters(), lr=0.1))
 
     wrappers = OptimWrapperDict(a=wrapped(torch.optim.SGD), b=wrapped(torch.optim.AdamW))
+    for _, wrapper in wrappers.items():
+        for parameter in wrapper.param_groups[0]['params']:
+            parameter.grad = torch.ones_like(parameter)
+        wrapper.step()
     runner = SimpleNamespace(optim_wrapper=wrappers, param_schedulers=None)
     state = wrappers.state_dict()
     require_resumable(runner, dict(trained, optimizer=state))
@@ -464,6 +484,27 @@ SOURCES = {
     '': "'' is a folder",
     'empty.pth': r'empty\.pth is damaged or not a PyTorch checkpoint: it is empty',
 }
+
+
+ZOOS = {
+    'torchvision://resnet5': r"torchvision://resnet5 is none .*; did you mean 'resnet\d+' or 'resnet\d+'\?",
+    'open-mmlab://resnet50_cafe': "did you mean 'resnet50_caffe'",
+    'openmmlab://': 'openmmlab:// is none of the weights that mmengine knows$',
+    'mmcls://nothing': 'mmcls://nothing is none of',
+}
+
+
+@pytest.mark.parametrize('source', ZOOS)
+def test_a_name_that_mmengine_does_not_know(source):
+    with pytest.raises(CheckpointError, match=ZOOS[source]):
+        require_source(source)
+
+
+@pytest.mark.parametrize(
+    'source', ['torchvision://resnet50', 'open-mmlab://detectron2/resnet50_caffe', 'mmcls://vgg11']
+)
+def test_a_name_that_mmengine_knows(source):
+    require_source(source)
 
 
 @pytest.mark.parametrize('find', [require_source, CheckpointLoader.load_checkpoint])

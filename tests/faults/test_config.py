@@ -93,7 +93,14 @@ WRONG = {
     'a data set that is none': (dict(val_dataloader__dataset=3), 'val_dataloader.dataset must be a dict, but is 3', ''),
     'a schedule that is none': (dict(train_cfg=3), 'train_cfg must be a dict, but is 3', ''),
     'a model that is none': (dict(model=3), 'model must be a dict, but is 3', ''),
+    'a work dir that is none': (dict(work_dir=3), 'work_dir must be a path, but is 3', ''),
+    'a checkpoint that is none': (dict(load_from=3), 'checkpoint not found: 3 ', ''),
     'a path that is none': (dict(val_dataloader__dataset__data_root=3), 'val_dataloader.dataset.data_root must be', ''),
+    'val_begin': (dict(train_cfg__val_begin='x'), "train_cfg.val_begin must be an int of at least 1, but is 'x'", ''),
+    'a log level': (dict(log_level='FOO'), "log_level ('FOO') does not work", 'KeyError: FOO'),
+    'a hook': (dict(custom_hooks=['x']), "custom_hooks (['x']) does not work", 'should be an instance of Hook or dict'),
+    'a hook of the default ones': (dict(default_hooks__new=3), 'default_hooks (', 'should be an instance of Hook'),
+    'suppression of boxes': (dict(model__test_cfg__rcnn__nms=3), 'model.roi_head.bbox_head (', 'AttributeError: '),
     'no train_cfg': (dict(train_cfg=None), 'the config has no train_cfg; train_dataloader, ', ''),
     'no val_evaluator': (dict(val_evaluator=None), 'the config has no val_evaluator; val_dataloader, ', ''),
     'a transform': (
@@ -145,6 +152,42 @@ def test_what_does_not_work_is_named_with_its_key_and_the_cause(tiny_run, case):
     changes, start, told = WRONG[case]
     line = tiny_run.error(**changes)
     assert line.startswith(start) and told in line
+
+
+# what shows in the first iteration, or the first validation
+FIRST = {
+    'clipping': (dict(optim_wrapper__clip_grad=dict(max_nrm=3)), "optim_wrapper (type='OptimWrapper'", "'max_nrm'"),
+    'a sampler': (dict(model__train_cfg__rcnn__sampler__num='a'), 'model.roi_head (', 'TypeError'),
+    'a hook': (dict(custom_hooks=[dict(type='EMAHook', momentum=3)]), 'custom_hooks.0 (', 'momentum must be in range'),
+    'how often is saved': (
+        dict(default_hooks__checkpoint__interval='a'), 'interval of AtomicCheckpointHook must be an int', "is 'a'"
+    ),
+    'where is saved': (
+        dict(default_hooks__checkpoint__out_dir='/proc/x'), 'out_dir of AtomicCheckpointHook, /proc/x/', 'not writable'
+    ),
+    'the best by no metric': (
+        dict(default_hooks__checkpoint=dict(save_best='coco/segm_map', rule='greater')),
+        "AtomicCheckpointHook has save_best='coco/segm_map', but the evaluator gives coco/bbox_mAP, ",
+        "did you mean 'coco/segm_mAP'",
+    ),
+    'a metric': (dict(val_evaluator__iou_thrs='a'), "val_evaluator (type='CocoMetric'", "iou_thrs='a') does not work"),
+    'what is packed': (
+        dict(val_dataloader__dataset__pipeline=[
+            dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=())
+        ]),
+        'model.', 'KeyError: img_shape',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', FIRST)
+def test_what_fails_the_first_time_is_named_too(tiny_run, case):
+    changes, start, told = FIRST[case]
+    cfg = tiny_run.changed(**changes, train_cfg__max_epochs=1, train_cfg__val_interval=1)
+    runner = rehearsal.prepare_runner(cfg, 'train')
+    with pytest.raises(UserError) as error:
+        rehearsal.run(runner, cfg, 'train')
+    assert str(error.value).startswith(start) and told in str(error.value)
 
 
 def test_an_initializer_is_found_before_the_first_iteration(tiny_run):

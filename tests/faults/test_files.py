@@ -3,9 +3,7 @@
 import os
 import platform
 import re
-import resource
 import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,18 +16,9 @@ from fasternet_mm.files import AtomicLocalBackend, remove_leftovers, require_out
 from tests.helpers import one_line
 from tests.helpers.golden import official_state_dict
 
+from .runs import full_disk
+
 SMALL = dict(num_train=3, num_val=2, size=64)
-
-
-@contextmanager
-def full_disk(size: int):
-    """No file grows beyond `size` bytes; where a disk is full, the same calls fail in the same way."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -2,11 +2,16 @@
 
 import errno
 import io
+import logging
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
+import time
 from contextlib import redirect_stderr
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +22,10 @@ from hypothesis import strategies as st
 from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.work_dir import LOCK
 from fasternet_mm.errors import UserError
+from tests.helpers import REPO
 
 from .processes import Tool
+from .runs import full_disk
 
 
 def lines_of(training: Tool) -> list[str]:
@@ -48,6 +55,22 @@ def test_ctrl_c_and_sigterm_name_the_last_whole_checkpoint(training, tmp_path, n
     assert not (tmp_path / 'work' / LOCK).exists()
 
 
+def test_ctrl_c_among_the_imports_is_no_traceback():
+    command = [sys.executable, REPO / 'tools' / 'train.py', 'config.py']
+    tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while 'libtorch' not in Path(f'/proc/{tool.pid}/maps').read_text():  # mmdet comes after it
+        assert tool.poll() is None
+        time.sleep(0.02)
+    tool.send_signal(signal.SIGINT)
+    assert (tool.communicate(timeout=60), tool.returncode) == (('', ''), -signal.SIGINT)  # to a shell that is 130
+
+
+@pytest.mark.parametrize('path', sorted((REPO / 'tools').glob('*.py')), ids=lambda path: path.name)
+def test_every_tool_lets_ctrl_c_end_its_imports_and_then_cleans_up(path):
+    imports, _, main = path.read_text().partition('import argparse')
+    assert 'signal.signal(signal.SIGINT, signal.SIG_DFL)' in imports and 'with command_line():\n        main()' in main
+
+
 def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training, tiny_config, tmp_path):
     children = subprocess.run(['pgrep', '-P', str(training.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
@@ -61,6 +84,29 @@ def test_a_killed_worker_and_a_full_disk_name_the_last_whole_checkpoint(training
     assert starved.wait() == 1
     assert lines_of(starved)[-1] == f'train.py: error: File too large: {tmp_path}/work/epoch_2.pth; {kept}'
     assert sorted(path.name for path in (tmp_path / 'work').glob('*.p*')) == ['epoch_1.pth', 'tiny.py']
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_the_other_of_two_processes_ends_too(tiny_config, tmp_path, victim):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = str(server.getsockname()[1])
+    environ = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    config = tiny_config(epochs=200, extra='train_dataloader.update(batch_size=6)\n')
+    ranks = [
+        Tool('train.py', config, '--launcher', 'pytorch', log=tmp_path / rank, **environ, RANK=rank, LOCAL_RANK=rank)
+        for rank in '01'
+    ]
+    try:
+        ranks[0].wait_until(lambda: 'Epoch(train)   [2][' in ranks[0].text)
+        ranks[victim].kill()
+        left = ranks[1 - victim]
+        assert left.wait(60) == 1
+        line = lines_of(left)[-1]
+        assert line.startswith('train.py: error: the processes of this run lost each other: ')
+        assert victim == 0 or line.endswith(f'{tmp_path}/work/epoch_1.pth; --resume goes on from it')
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 def test_shared_memory_that_is_full_does_not_stop_a_training_in_silence(tiny_config, tmp_path):
@@ -108,6 +154,23 @@ def test_what_happens_outside_the_program_is_one_line(monkeypatch, capsys, error
     assert re.fullmatch(f'tool.py: error: {re.escape(line).replace(re.escape(".*"), ".*")}.*; a note\n', text)
 
 
+class Large(torch.utils.data.Dataset):
+    """Samples for which there is no memory."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return np.empty(2**58)
+
+
+def test_a_memory_limit_that_a_worker_meets_is_one_line(monkeypatch, capsys):
+    error = caught(next, iter(torch.utils.data.DataLoader(Large(), num_workers=1)))
+    status, text = end_of(monkeypatch, capsys, error)
+    assert status == 1 and 'worker process' not in text
+    assert re.fullmatch(r'tool.py: error: out of memory \(.*Unable to allocate 2.00 EiB .*\); smaller .*\n', text)
+
+
 @given(st.text(), st.text())
 def test_an_error_is_one_printable_line_whatever_it_says(text, note):
     error = UserError(text)
@@ -124,6 +187,30 @@ def test_an_error_is_one_printable_line_whatever_it_says(text, note):
 def test_a_programming_error_stays_a_traceback(error):
     with pytest.raises(type(error), match='x'), command_line():
         raise error
+
+
+def test_a_log_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr('sys.argv', ['tool.py'])
+    log = tmp_path / 'a.log'
+    logger = logging.Logger('full')
+    logger.addHandler(logging.FileHandler(log))
+    with full_disk(100), pytest.raises(SystemExit) as end, command_line():
+        logger.warning('x' * 60)
+        logger.warning('x' * 60)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f'tool.py: error: File too large: {log}\n'
+
+
+def test_a_terminal_that_is_gone_ends_nothing(capsys):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+
+    logger = logging.Logger('gone')
+    logger.addHandler(logging.StreamHandler(Gone()))
+    with command_line():
+        logger.warning('a line')
+    assert 'Broken pipe' in capsys.readouterr().err
 
 
 def test_the_handler_of_sigterm_is_put_back():

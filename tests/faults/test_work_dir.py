@@ -1,6 +1,7 @@
 """One training in a work dir at a time, and it goes on from its own last checkpoint."""
 
 import errno
+import importlib.util
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 
+from fasternet_mm.engine import work_dir
 from fasternet_mm.engine.work_dir import LOCK, last_checkpoint, training_in
 from fasternet_mm.errors import UserError
 from tests.helpers import one_line
@@ -86,6 +88,16 @@ def test_a_file_system_without_locks_can_be_trained_on(cfg, monkeypatch):
     monkeypatch.setattr('fcntl.lockf', lockf)
     with training_in(cfg):
         assert os.listdir(cfg.work_dir) == [LOCK]
+
+
+def test_a_system_without_fcntl_can_train_and_says_what_it_lacks(cfg, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'fcntl', None)  # as on Windows
+    spec = importlib.util.find_spec(work_dir.__name__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.training_in(cfg):
+        assert not os.path.exists(f'{cfg.work_dir}/{LOCK}')
+    assert capsys.readouterr().out.endswith(f': mind that nothing else trains in {cfg.work_dir}\n')
 
 
 @pytest.mark.parametrize(('launcher', 'rank'), [('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID')])

@@ -1,0 +1,130 @@
+"""The proof that an exported detector finds what mmdet does: detections matched, masks pixel by pixel."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from torch import nn
+from torchvision.ops import box_iou
+
+from ...errors import UserError
+from ..runtime import Detections, paste_masks
+
+# of the longer side of the input, of scores and of IoU, and of a mask's probability
+_BOX = _SCORE = 1e-5
+_PIXEL = 1e-4
+
+
+@dataclass
+class Agreement:
+    """Count what was compared; of what differs, all is within a rounding of a threshold."""
+
+    pictures: int = 0
+    detections: int = 0
+    undecided: int = 0  # found by one side alone
+    pixels: int = 0  # of masks
+    undecided_pixels: int = 0
+    box: float = 0.0  # the largest difference of a corner, in pixels
+    score: float = 0.0
+
+    def add(self, other: 'Agreement') -> None:
+        """Add another picture's counts."""
+        for field in fields(self):
+            join = max if field.name in ('box', 'score') else lambda a, b: a + b
+            setattr(self, field.name, join(getattr(self, field.name), getattr(other, field.name)))
+
+    def __str__(self) -> str:
+        return (
+            f'{self.detections} of {self.detections + self.undecided} detections on {self.pictures} pictures equal, '
+            f'{self.undecided} at a threshold; boxes to {self.box:.1e} px, scores to {self.score:.1e}'
+            + (f'; {self.undecided_pixels} of {self.pixels} mask pixels at a threshold' if self.pixels else '')
+        )
+
+
+@torch.no_grad()
+def predicted(model: nn.Module, image: np.ndarray) -> Detections:
+    """Return what mmdet predicts for an input of the file, (1, H, W, 3), in its own pixels."""
+    size = image.shape[1:3]
+    sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
+    pixels = torch.from_numpy(np.ascontiguousarray(image[0].transpose(2, 0, 1)))
+    (result,) = model.test_step(dict(inputs=[pixels], data_samples=[sample]))
+    found = result.pred_instances
+    masks = found.masks.numpy() if 'masks' in found else None
+    return Detections(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy(), (), masks)
+
+
+def compare(
+    got: dict[str, np.ndarray], want: Detections, size: tuple[int, int], settings: dict, mask_threshold: float
+) -> Agreement:
+    """Match what a file gives for an input of H, W with what mmdet predicts for it.
+
+    Args:
+        got (dict[str, np.ndarray]): The file's outputs.
+        want (Detections): Of :func:`predicted`.
+        size (tuple[int, int]): H, W.
+        settings (dict): The test config with score_thr, nms and max_per_img.
+        mask_threshold (float): Lowest probability of a mask's pixel.
+
+    Raises:
+        UserError: If a detection differs by more than rounding and is not within it of a threshold, or a pixel does.
+    """
+    pairs, alone, missed = _matched(got, want, max(size))
+    for side, other, left, what in (
+        (got, want, alone, 'the file alone finds'),
+        (want, got, missed, 'PyTorch alone finds'),
+    ):
+        for index in left:
+            if not _undecided(side, other, index, settings):
+                box, score, label = (_field(side, name)[index] for name in ('boxes', 'scores', 'labels'))
+                raise UserError(
+                    f'{what} class {label} with score {score:.6f} at {np.round(box, 2).tolist()} in an input of '
+                    f'{size[0]} x {size[1]}, which is at no threshold'
+                )
+    mine, theirs = (np.array(places, int) for places in zip(*pairs)) if pairs else (np.zeros(0, int),) * 2
+    result = Agreement(1, len(pairs), len(alone) + len(missed))
+    if pairs:
+        result.box = float(np.abs(got['boxes'][mine] - want.boxes[theirs]).max())
+        result.score = float(np.abs(got['scores'][mine] - want.scores[theirs]).max())
+    if want.masks is not None:
+        masks, boxes, expected = got['masks'][mine], got['boxes'][mine], want.masks[theirs]
+        low, high = (paste_masks(masks, boxes, size, mask_threshold + side * _PIXEL) for side in (-1, 1))
+        sure = low == high
+        if (wrong := (sure & (low != expected)).sum((1, 2))).any():
+            raise UserError(f'the mask of a detection differs in {wrong.max()} pixels from that of PyTorch')
+        pasted = paste_masks(masks, boxes, size, mask_threshold)
+        result.pixels, result.undecided_pixels = expected.size, int((pasted != expected).sum())
+    return result
+
+
+def _matched(got: dict, want: Detections, side: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Return pairs of equal detections, and what is left over on either side."""
+    equal = (got['labels'][:, None] == want.labels) & (np.abs(got['scores'][:, None] - want.scores) <= _SCORE)
+    equal &= (np.abs(got['boxes'][:, None] - want.boxes) <= _BOX * side).all(2)
+    pairs, free = [], list(range(len(want.scores)))
+    for index, row in enumerate(equal):
+        match = next((other for other in free if row[other]), None)
+        if match is not None:
+            pairs.append((index, match))
+            free.remove(match)
+    return pairs, sorted(set(range(len(equal))) - {index for index, _ in pairs}), free
+
+
+def _field(detections: dict | Detections, name: str) -> np.ndarray:
+    return detections[name] if isinstance(detections, dict) else getattr(detections, name)
+
+
+def _undecided(side: dict | Detections, other: dict | Detections, index: int, settings: dict) -> bool:
+    """Return whether a detection is within rounding of the score threshold, of the last place, or of an IoU's."""
+    boxes, scores, labels = (_field(side, name) for name in ('boxes', 'scores', 'labels'))
+    if abs(scores[index] - settings.get('score_thr', 0)) <= _SCORE:
+        return True
+    others = _field(other, 'scores')
+    if len(others) >= settings['max_per_img'] and scores[index] <= others.min() + _SCORE:
+        return True
+    rivals = np.concatenate([_field(one, 'boxes') for one in (side, other)])
+    if not settings['nms'].get('class_agnostic', False):
+        rivals = rivals[np.concatenate([_field(one, 'labels') for one in (side, other)]) == labels[index]]
+    overlaps = box_iou(*(torch.from_numpy(one).double() for one in (boxes[index][None], rivals)))
+    limit = settings['nms'].get('iou_threshold', settings['nms'].get('iou_thr'))
+    return bool(((overlaps - limit).abs() <= _SCORE).any())

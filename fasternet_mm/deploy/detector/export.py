@@ -1,0 +1,167 @@
+"""A trained detector as one ONNX file that takes a picture's pixels and returns detections."""
+
+import copy
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from ...errors import UserError
+from ...files import AtomicLocalBackend
+from ...models import FasterNet
+from ..form import switch_to_deploy
+from ..onnx import OPSET, exported, require_packages
+from ..runtime import ExportedModel, read_picture
+from .compare import Agreement, compare, predicted
+from .graph import DetectorGraph
+from .pipeline import classes_of, first_pictures, pictures_in, resizing, test_pipeline
+
+_PICTURES = 4
+_LEAST = 288  # of an example's sides where they are free: torch takes a level of one cell for a constant
+
+
+def export_detector(
+    model: nn.Module,
+    cfg: Config,
+    metadata: dict,
+    out: Path,
+    shape: tuple[int, int] | None = None,
+    dynamic: bool = False,
+    score_threshold: float | None = None,
+    images: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Agreement]:
+    """Write a whole detector as one ONNX file, after its detections were compared with mmdet's own.
+
+    Args:
+        model (nn.Module): Of mmdet, in evaluation mode on the CPU.
+        cfg (Config): Its config: pictures are resized as its test pipeline does, and checked on its first test images.
+        metadata (dict): What else the file keeps of where it comes from.
+        out (Path): The file.
+        shape (tuple[int, int], optional): H, W of the input; by default the test pipeline's, in multiples of 32.
+        dynamic (bool): Whether H and W may change. Defaults to False.
+        score_threshold (float, optional): Instead of the config's.
+        images (Path, optional): A folder of pictures to compare on, instead of the config's.
+        say (Callable): Takes lines on how far it is.
+
+    Returns:
+        dict[str, Agreement]: What was compared, for each runtime.
+
+    Raises:
+        UserError: If a package, a picture or a file is missing, or a part cannot be exported, before tracing; or if a
+            runtime finds something else. Nothing is written then.
+    """
+    require_packages('onnx', 'onnxscript', 'onnxruntime')
+    settings = test_settings(model)
+    if score_threshold is not None:
+        settings.score_thr = score_threshold
+    pictures = pictures_in(images, _PICTURES) if images else first_pictures(cfg, _PICTURES)
+    deployed = copy.deepcopy(model)
+    if any(isinstance(module, FasterNet) for module in deployed.modules()):
+        switch_to_deploy(deployed)
+    graph = DetectorGraph(deployed).eval()
+    metadata = dict(metadata, **_reading(model, cfg, shape, dynamic))
+    shape = tuple(metadata['shape'] or _shape(metadata, shape))
+    example = tuple(max(side, _LEAST) for side in shape) if dynamic else shape
+    say(f'exporting the whole {type(model).__name__}{"" if dynamic else f" at {shape[0]} x {shape[1]}"}')
+    dims = dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC) if dynamic else None
+    file = exported(graph, torch.zeros(1, *example, 3, dtype=torch.uint8), 'image', graph.outputs, dims, metadata)
+    runtimes = dict(onnxruntime='ONNX Runtime', openvino='OpenVINO')
+    agreements = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'detector.onnx')
+        path.write_bytes(file)
+        for runtime, name in runtimes.items():
+            if importlib.util.find_spec(runtime) is None:
+                continue
+            reader = ExportedModel(path, runtime, device='cpu', threads=torch.get_num_threads())
+            inputs = _inputs(reader, [read_picture(picture) for picture in pictures], shape)
+            if not agreements:
+                expected = [predicted(model, image) for image in inputs]
+                say(_told(model, inputs, expected))
+            agreements[name] = total = Agreement()
+            for image, want in zip(inputs, expected):
+                try:
+                    one = compare(reader.run(image), want, image.shape[1:3], settings, metadata.get('mask_threshold'))
+                except UserError as error:
+                    raise UserError(f'{name} computes something else from the file than PyTorch: {error}') from error
+                total.add(one)
+            say(f'{name}: {total}')
+    AtomicLocalBackend().put(file, out)
+    say(f'{out}: {len(file) / 1e6:.1f} MB, opset {OPSET}, outputs {", ".join(graph.outputs)}')
+    return agreements
+
+
+def test_settings(model: nn.Module):
+    """Return the part of a detector's test config that has the score threshold, NMS and the number of detections."""
+    return (model.roi_head if getattr(model, 'with_roi_head', False) else model.bbox_head).test_cfg
+
+
+def _reading(model: nn.Module, cfg: Config, shape: tuple[int, int] | None, dynamic: bool) -> dict:
+    """Return the metadata that a reader of the file works by."""
+    resize, pad = resizing(test_pipeline(cfg))
+    settings = test_settings(model)
+    masks = getattr(model, 'with_mask', False)
+    head = model.roi_head.bbox_head if getattr(model, 'with_roi_head', False) else model.bbox_head
+    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    metadata = dict(
+        task='instance segmentation' if masks else 'detection',
+        input='image: uint8, (1, H, W, 3), pixels as OpenCV reads them: blue, green, red',
+        classes=classes_of(cfg, head.num_classes),
+        score_threshold=settings.get('score_thr', 0),
+        resize=resize,
+        pad=pad,
+        shape=None,
+    )
+    if not dynamic:
+        metadata['shape'] = list(_shape(metadata, shape))
+        if pad['size'] is None:  # what the network takes for the zeros that mmdet pads with
+            preprocessor = model.data_preprocessor
+            mean = preprocessor.mean.flatten().tolist() if preprocessor._enable_normalize else [0, 0, 0]
+            pad['value'] = [round(value) for value in (mean[::-1] if preprocessor._channel_conversion else mean)]
+    if masks:
+        metadata['mask_threshold'] = settings.mask_thr_binary
+    return metadata
+
+
+def _shape(metadata: dict, shape: tuple[int, int] | None) -> tuple[int, int]:
+    """Return H, W, by default those of a wide picture after the test pipeline, in multiples of 32."""
+    if shape:
+        return shape
+    if metadata['pad']['size']:
+        return tuple(metadata['pad']['size'][::-1])
+    if metadata['resize'] is None:
+        raise UserError("the test pipeline does not resize: --shape H W says the input's size, or --dynamic frees it")
+    width, height = sorted(metadata['resize']['scale'], reverse=True)
+    return tuple(side + -side % 32 for side in (height, width))
+
+
+def _inputs(reader: ExportedModel, pictures: list[np.ndarray], shape: tuple[int, int]) -> list[np.ndarray]:
+    """Return inputs of the file: the pictures, at three sizes where it takes any, and plain ones."""
+    inputs = [reader.prepare(picture)[0] for picture in pictures]
+    if reader.shape is None:
+        height, width = inputs[0].shape[1:3]
+        for sides in ((height + 32, width), (height, max(64, width - 64))):
+            inputs.append(cv2.resize(inputs[0][0], sides[::-1])[None])
+    plain = [np.full_like(inputs[0], value) for value in (0, 128, 255)]
+    return inputs + plain
+
+
+def _told(model: nn.Module, inputs: list[np.ndarray], expected: list) -> str:
+    """Return what the comparison is on."""
+    empty = sum(not len(found) for found in expected)
+    text = f'comparing on {len(inputs)} inputs with {sum(map(len, expected))} detections, {empty} of them without any'
+    if getattr(model, 'with_roi_head', False):
+        extractor = model.roi_head.bbox_roi_extractor
+        extractor = extractor[-1] if isinstance(extractor, nn.ModuleList) else extractor
+        boxes = torch.from_numpy(np.concatenate([found.boxes for found in expected]))
+        rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
+        levels = extractor.map_roi_levels(rois, extractor.num_inputs).unique().numel() if len(boxes) else 0
+        text += f', on {levels} of {extractor.num_inputs} levels'
+    return text
