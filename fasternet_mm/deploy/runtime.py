@@ -102,7 +102,7 @@ class ExportedModel:
             score_threshold (float, optional): Only scores above it; at least the file's, which is the default.
 
         Raises:
-            ExportedModelError: If the picture cannot be used, or the threshold is below the file's.
+            ExportedModelError: If the picture cannot be used, or the threshold is below the file's or above 1.
         """
         if isinstance(picture, (str, Path)):
             picture = read_picture(picture)
@@ -154,11 +154,11 @@ class ExportedModel:
         return self._session.run(image)
 
     def require_threshold(self, score_threshold: float) -> None:
-        """Raise ExportedModelError if a score threshold is below the file's, which gives no lower scores."""
-        if not score_threshold >= self.score_threshold:
+        """Raise ExportedModelError if a score threshold is above 1, or below the file's, which has no lower scores."""
+        if not self.score_threshold <= score_threshold <= 1:
             raise ExportedModelError(
-                f'the score threshold {score_threshold} is below the {self.score_threshold} that the file was '
-                'exported with; export it again with a lower one'
+                f'the score threshold must be from {self.score_threshold}, with which the file was exported, to 1, but '
+                f'is {score_threshold}'
             )
 
     def finish(
@@ -177,7 +177,7 @@ class ExportedModel:
             score_threshold (float, optional): Only scores above it; at least the file's, which is the default.
 
         Raises:
-            ExportedModelError: If the threshold is below the file's.
+            ExportedModelError: If the threshold is below the file's, or above 1.
         """
         boxes, scores, labels, masks = (raw.get(name) for name in ('boxes', 'scores', 'labels', 'masks'))
         if score_threshold is not None:

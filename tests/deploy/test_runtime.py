@@ -58,7 +58,7 @@ def test_boxes_and_masks_are_the_pictures(model, runtime):
         np.float32, np.float32, np.int64, bool
     ]  # fmt: skip
     want = np.zeros((2, 40, 60), bool)
-    want[0, :, :30] = want[1, 10:20, 15:45] = True
+    want[0, :30, :30] = want[1, 10:20, 15:45] = True
     assert (found.masks == want).all()
 
 
@@ -66,9 +66,9 @@ def test_a_higher_threshold(model):
     found = model(PICTURE, 0.25)  # above it, as in mmdet
     assert found.scores.tolist() == [0.5] and found.names == ('square',) and found.masks.shape == (1, 40, 60)
     assert len(model(PICTURE, 0.05)) == 2
-    for low in (0.04, float('nan')):
-        with pytest.raises(ExportedModelError, match='is below the 0.05 that the file was exported with'):
-            model(PICTURE, low)
+    for wrong in (0.04, float('nan'), 1.5):
+        with pytest.raises(ExportedModelError, match='must be from 0.05, with which the file was exported, to 1'):
+            model(PICTURE, wrong)
 
 
 def test_nothing_in_the_picture(model):
@@ -83,11 +83,12 @@ def test_a_detector_without_masks(tmp_path, runtime):
 
 
 def test_a_box_beyond_the_picture_is_clipped_after_its_mask_was_pasted(tmp_path):
-    model = of(tmp_path, shape=[64, 64])  # 24 or so of the 64 rows are padding
+    model = of(tmp_path, shape=[64, 64])  # a third of it is padding
     found = model(PICTURE)
     np.testing.assert_allclose(found.boxes[0], [0, 0, 60, 40])
-    assert found.masks[0, :, :30].all() and not found.masks[0, :, 30:].any()
-    assert found.masks[1].sum() == 30 * 15  # of the uncut box, 15 to 45 and 15 to 30
+    assert found.masks[0, :, :30].all()  # three quarters of the uncut box's 60 rows are more than 40
+    assert not found.masks[0, :, 30:].any()
+    assert found.masks[1].sum() == 30 * 15
 
 
 # as mmdet prepares it
@@ -356,4 +357,4 @@ def test_it_runs_where_nothing_else_is_installed(tmp_path, runtime):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     boxes, names, pixels = json.loads(done.stdout)
-    assert np.allclose(boxes[0], [0, 0, 60, 40]) and names == ['square', 'disc'] and pixels == 40 * 30 + 10 * 30
+    assert np.allclose(boxes[0], [0, 0, 60, 40]) and names == ['square', 'disc'] and pixels == 30 * 30 + 10 * 30

@@ -17,7 +17,7 @@ METADATA = dict(
     pad=dict(size=None, value=[104, 116, 124]),
     shape=None,
 )
-# two detections: the whole input with half a mask, and a part of it; both by the brightest value, none in the dark
+# the whole input with a mask of its upper left, and a part of it; scored by the brightest value, so not in the dark
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
 detector (uint8[1,H,W,3] image) => (float[N,4] boxes, float[N] scores, int64[N] labels, float[N,h,w] masks)
@@ -58,13 +58,13 @@ def write_exported(path: Path, masks: bool = True, drop: tuple[str, ...] = (), *
 
     Args:
         path (Path): .onnx, or .xml, which OpenVINO writes.
-        masks (bool): Whether it gives masks: the left half of the whole picture, and all of the part.
+        masks (bool): Whether it gives masks: the left half of the picture's upper three quarters, and all of the part.
         drop (tuple[str, ...]): Keys of the metadata to leave out.
         **metadata: That differ from :data:`METADATA`.
     """
     onnx = pytest.importorskip('onnx')
     probabilities = np.ones((2, 28, 28), np.float32)
-    probabilities[0, :, 14:] = 0
+    probabilities[0, :, 14:] = probabilities[0, 21:] = 0
     numbers = ', '.join(map(str, probabilities.ravel().astype(int)))
     model = onnx.parser.parse_model(GRAPH.replace('{}', f'{{{numbers}}}'))
     told = METADATA | metadata
