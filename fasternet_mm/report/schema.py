@@ -76,6 +76,11 @@ class Agreement:
     box: float
     score: float
 
+    @property
+    def off(self) -> float:
+        """Return the share of the detections of both that have no match."""
+        return 1 - 2 * self.matched / max(self.wanted + self.found, 1)
+
 
 @dataclass
 class Measurement:

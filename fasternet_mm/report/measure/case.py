@@ -3,7 +3,9 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
 from mmengine.config import Config
@@ -15,8 +17,8 @@ from ...deploy.evaluation import evaluate_by, evaluate_classifier, evaluate_dete
 from ...deploy.onnx import relative_difference, tensors_of
 from ...deploy.runtime import ExportedModel
 from ...errors import UserError
-from ..schema import MODES, Agreement, Measurement
-from .detections import agreement, arrays_of, predictions_of
+from ..schema import MODES, Measurement
+from .detections import agreement, arrays_of
 from .evaluation import widen
 from .exported import detector_file, metadata_for, network_file, require_runtime, size_of
 from .modes import DTYPES, UnsupportedModeError, half, in_mode
@@ -42,7 +44,7 @@ class Case:
         return torch.device(self.row.device)
 
     def found(self) -> list[str]:
-        """Return what to say of the detections that random weights gave in the calls so far, if it is a detector."""
+        """Return what to say of the detections that random weights gave, once :meth:`see` has seen them."""
         wanted, found = self.subject.made_to_find, self.row.detections
         if found is None or not self.subject.random:
             return []
@@ -64,33 +66,44 @@ class Case:
         # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
         # would leave rounding alone
         signal = row.dtype == 'fp32'
-        plain = replace(row, mode='eager', dtype='fp32', channels_last=False, labels=[])
         call, outputs = self._calls(signal)
-        if (row.mode, row.dtype, row.channels_last) == ('eager', 'fp32', False):
-            return call
-        eager, wanted = Case(self.subject, plain)._calls(signal)
-        if outputs:
-            row.difference = relative_difference(outputs(), wanted())
-            off, most, what = row.difference, _TOLERANCE[row.dtype], 'its outputs differ from eager fp32 by {} relative'
+        plain = Case(self.subject, replace(row, mode='eager', dtype='fp32', channels_last=False, labels=[]))
         if row.scope == 'detector':
-            row.agreement = self._agreement(call, eager)
-        if not outputs:
-            others = 1 - 2 * row.agreement.matched / max(row.agreement.wanted + row.agreement.found, 1)
-            off, most, what = others, _OTHERS[row.dtype], '{} of its detections are not those of eager fp32'
+            found, known, key = self.see(call), self.subject.found, (row.device, row.batch_size, tuple(row.shape))
+        if (row.mode, row.dtype, row.channels_last) == ('eager', 'fp32', False):
+            if row.scope == 'detector':
+                known[key] = found
+            return call
+        if row.scope == 'detector' and key not in known:
+            known[key] = plain.see(plain.detector()[1])
+        if row.scope == 'detector':
+            row.agreement = agreement(found, known[key])
+        if outputs:
+            row.difference = relative_difference(outputs(), plain._calls(signal)[1]())
+            off, most, what = row.difference, _TOLERANCE[row.dtype], 'outputs differ from eager fp32 by {:.2g} relative'
+        else:
+            off, most = row.agreement.off, _OTHERS[row.dtype]
+            what = 'share of detections that are not those of eager fp32 is {:.2g}'
         if not off < most:
-            said = what.format(f'{off:.2g}')
             raise UserError(
-                f'{row.mode} {row.dtype} is wrong: {said} (at most {most:g} is accepted), so it is not timed'
+                f'{row.mode} {row.dtype} is wrong: its {what.format(off)} (at most {most:g} is accepted), so it is not '
+                'timed'
             )
         return call
 
-    def _agreement(self, call: Callable, eager: Callable) -> Agreement:
-        """Compare what is found in all images with what eager fp32 finds, which is kept."""
-        batches, *_ = detector_batches(self.subject, self.row.batch_size, tuple(self.row.shape))
-        kept, given = self.subject.found, (str(self.device), self.row.batch_size, len(batches))
-        if given not in kept:
-            kept[given] = [arrays_of(image) for turn in range(len(batches)) for image in eager(turn)]
-        return agreement([arrays_of(image) for turn in range(len(batches)) for image in call(turn)], kept[given])
+    def see(self, call: Callable[[int], list]) -> list[dict[str, np.ndarray]]:
+        """Return what a detector finds in all of its images; the measurement gets the mean number."""
+        images = [arrays_of(image) for turn in range(len(self.batches)) for image in call(turn)]
+        self.row.detections = sum(len(image['scores']) for image in images) / len(images)
+        return images
+
+    @cached_property
+    def batches(self) -> list[dict]:
+        """Return what a detector is run on; the measurement gets its label and its shape."""
+        batches, label, shape = detector_batches(self.subject, self.row.batch_size, tuple(self.row.shape))
+        self.row.labels.append(label)
+        self.row.shape = list(shape)
+        return batches
 
     def _calls(self, signal: bool) -> tuple[Callable[[int], object], Callable[[], list[Tensor]] | None]:
         """Return what to time, and what gives tensors to compare, unless there are none but detections."""
@@ -180,39 +193,20 @@ class Case:
         row = self.row
         if row.batch_size != 1:
             raise UnsupportedModeError(f'mode {row.mode}: the file of a whole detector takes one image at a time')
-        file = detector_file(self.subject, row.dtype)
+        inputs = []
+        for batch in self.batches:
+            (pixels,), (sample,) = batch['inputs'], batch['data_samples']
+            inputs.append((pixels.permute(1, 2, 0).contiguous().numpy()[None], sample.scale_factor, sample.ori_shape))
+        file = detector_file(self.subject, [image[0] for image, *_ in inputs], row.dtype)
         model = ExportedModel(file, row.mode, torch.get_num_threads(), self.device.type, _precision(row.dtype))
         row.file_size = size_of(file)
         self.accuracy = lambda cfg: evaluate_detector(model, cfg)
-        inputs = []
-        for batch in self._batches():
-            (pixels,), (sample,) = batch['inputs'], batch['data_samples']
-            pixels = pixels.permute(1, 2, 0).contiguous().numpy()[None]
-            inputs.append((pixels, tuple(map(float, sample.scale_factor)), sample.ori_shape))
 
         def call(turn: int) -> list:
-            pixels, factors, size = inputs[turn % len(inputs)]
-            return [model.finish(model.run(pixels), factors, size)]
+            image, *where = inputs[turn % len(inputs)]
+            return [model.finish(model.run(image), *where)]
 
-        return self._counting(call, len(inputs))
-
-    def _batches(self) -> list[dict]:
-        batches, label, shape = detector_batches(self.subject, self.row.batch_size, tuple(self.row.shape))
-        self.row.labels.append(label)
-        self.row.shape = list(shape)
-        return batches
-
-    def _counting(self, call: Callable[[int], list], batches: int) -> Callable[[int], list]:
-        """Return `call`, after which the measurement has the mean number of detections in the images so far."""
-        found = {}
-
-        def counting(turn: int) -> list:
-            images = call(turn)
-            found[turn % batches] = sum(len(predictions_of(image)) for image in images) / len(images)
-            self.row.detections = sum(found.values()) / len(found)
-            return images
-
-        return counting
+        return call
 
     def detector(self) -> tuple[nn.Module, Callable[[int], list], list[dict]]:
         """Return the detector, its ``test_step`` on prepared batches by turn (half: autocast), and the batches."""
@@ -224,7 +218,7 @@ class Case:
                     part.compile(mode=mode.compiler)
         elif mode.cuda_graphs:
             model.backbone = CudaGraphs(model.backbone)
-        batches = self._batches()
+        batches = self.batches
 
         def step(batch: dict) -> list[BaseDataElement]:
             with torch.inference_mode(), half(self.device, row.dtype):
@@ -236,7 +230,7 @@ class Case:
             sample.pred_instances = found.pred_instances
 
         self.accuracy = lambda cfg: evaluate_by(predict, cfg)
-        return model, self._counting(lambda turn: step(batches[turn % len(batches)]), len(batches)), batches
+        return model, lambda turn: step(batches[turn % len(batches)]), batches
 
 
 def _precision(dtype: str) -> str:

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...deploy.quantization import match
@@ -59,18 +58,12 @@ def make_detections(model: nn.Module, batches: Sequence[dict]) -> int | None:
     return wanted
 
 
-def predictions_of(image: DetDataSample | Detections) -> InstanceData | Detections:
-    """Return what was found in an image, by torch or by a file."""
-    return getattr(image, 'pred_instances', image)
-
-
 def arrays_of(image: DetDataSample | Detections) -> dict[str, np.ndarray]:
-    """Return ``boxes`` in the picture's pixels, ``scores`` and ``labels`` of what was found in an image."""
-    found = predictions_of(image)
-    if isinstance(found, Detections):
-        return dict(boxes=found.boxes, scores=found.scores, labels=found.labels)
+    """Return ``boxes`` in the picture's pixels, ``scores`` and ``labels`` of what torch or a file found in an image."""
+    if isinstance(image, Detections):
+        return dict(boxes=image.boxes, scores=image.scores, labels=image.labels)
     names = dict(boxes='bboxes', scores='scores', labels='labels')
-    return {name: found[key].float().cpu().numpy() for name, key in names.items()}
+    return {name: image.pred_instances[key].float().cpu().numpy() for name, key in names.items()}
 
 
 def agreement(found: Sequence[dict[str, np.ndarray]], wanted: Sequence[dict[str, np.ndarray]]) -> Agreement:

@@ -31,11 +31,6 @@ def widen(element: BaseDataElement) -> None:
             setattr(element, name, value.float())
 
 
-def form_labels(mode: str, dtype: str) -> list[str]:
-    """Return what an accuracy is of, unless it is of eager fp32."""
-    return [f'accuracy of {mode} {dtype}'] if (mode, dtype) != ('eager', 'fp32') else []
-
-
 def data_labels(cfg: Config, annotations: str, images: int) -> list[str]:
     """Return what makes an accuracy another one than that which papers report."""
     labels = [f'accuracy on {images} images only'] if images < 5000 else []
@@ -96,5 +91,6 @@ def evaluate(
     dataset = runner.test_dataloader.dataset
     annotations = str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or '')
     labels = [] if checkpoint else ['accuracy of random weights']
-    labels += form_labels(mode, dtype) + data_labels(cfg, annotations, len(dataset))
-    return Evaluation(metrics, len(dataset), annotations, labels)
+    if (mode, dtype) != ('eager', 'fp32'):
+        labels.append(f'accuracy of {mode} {dtype}')
+    return Evaluation(metrics, len(dataset), annotations, labels + data_labels(cfg, annotations, len(dataset)))

@@ -1,17 +1,21 @@
 """Models as files in the report's folder: what a runtime is timed with has a size and an accuracy of its own."""
 
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ...deploy import require_packages, to_onnx
+from ...deploy import export_detector, provenance, require_packages, to_onnx
 from ...deploy.evaluation import ExportedFile, Inputs
-from ...deploy.export import _metadata
 from ...deploy.onnx import tensors_of
 from ...deploy.quantization import metadata_of, quantize, read, write
+from ...deploy.runtime import openvino_core
 from ...engine.preflight import check_config
 from ...errors import UserError
 from ...files import AtomicLocalBackend
@@ -55,9 +59,7 @@ def _has_cuda(mode: str) -> bool:
 
 
 def _has_bf16() -> bool:
-    import openvino
-
-    return 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    return 'BF16' in openvino_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
 
 def network_file(subject: Subject, network: nn.Module, images: Tensor, scope: str, dtype: str) -> Path:
@@ -76,24 +78,27 @@ def network_file(subject: Subject, network: nn.Module, images: Tensor, scope: st
 
 def metadata_for(subject: Subject) -> dict[str, str]:
     """Return what a file says of itself, such as how its images are normalised: nothing without a config."""
-    said = _metadata(subject.cfg, subject.config, subject.checkpoint) if subject.cfg is not None else {}
+    said = provenance(subject.cfg, subject.config, subject.checkpoint) if subject.cfg is not None else {}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
 
 
-def detector_file(subject: Subject, dtype: str) -> Path:
-    """Return the file of a whole detector, which takes images of any size and is written once."""
+def detector_file(subject: Subject, images: Sequence[np.ndarray], dtype: str) -> Path:
+    """Return the file of a whole detector, which takes any size; it is written once, and compared on the images."""
     if subject.cfg is None:
-        raise UnsupportedModeError('a whole detector is exported from a config alone')
+        raise UnsupportedModeError('a whole detector becomes a file from a config alone')
     file = subject.folder / f'{subject.name}.onnx'
     if file not in subject.files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _export_detector(subject, file)
+        with tempfile.TemporaryDirectory() as folder:
+            for number, image in enumerate(images):
+                cv2.imwrite(f'{folder}/{number}.png', image)
+            said = provenance(subject.cfg, subject.config, subject.checkpoint)
+            export_detector(subject.model, subject.cfg, said, file, None, True, images=Path(folder), say=_silent)
         subject.files.add(file)
     return _quantized(subject, file, 1) if dtype == 'int8' else file
 
 
-def _export_detector(subject: Subject, file: Path) -> None:
-    raise UnsupportedModeError('a runtime is for backbones and classifiers, not for whole detectors')
+def _silent(line: str) -> None:
+    """Say nothing: what the exporter compared is compared again, and stands in the report."""
 
 
 def _quantized(subject: Subject, file: Path, batch_size: int) -> Path:

@@ -18,7 +18,7 @@ from .case import Case
 from .counting import count_classifier, count_detector
 from .detections import make_detections
 from .environment import load_labels, snapshot, throttle_labels
-from .evaluation import data_labels, evaluate, form_labels
+from .evaluation import data_labels, evaluate
 from .memory import can_count_tensors, held, peak_memory, peak_of_tensors, release
 from .modes import DTYPES, UnsupportedModeError, compiling
 from .subject import Subject, detector_batches
@@ -218,8 +218,7 @@ class Reporter:
         if done or known is None or known.error or subject.random:
             return
         self.say(f'{subject.name}: evaluating {row.mode} {row.dtype}')
-        labels = form_labels(row.mode, row.dtype) + data_labels(subject.cfg, known.dataset, known.images)
-        row.evaluation = replace(known, metrics={}, labels=labels)
+        row.evaluation = replace(known, metrics={}, labels=data_labels(subject.cfg, known.dataset, known.images))
         try:
             row.evaluation.metrics = case.accuracy(subject.cfg)
         except Exception as error:
@@ -305,6 +304,7 @@ class Reporter:
             case = options.case(subject, 'detector', mode, dtype, 1)
             try:
                 detector, call, _ = case.detector()
+                case.see(call)
                 model.split = time_breakdown(call, detector, case.row.shape, options.device, options.limits)
                 model.split.labels += [*case.row.labels, *case.found(), f'{mode} {dtype}, batch 1']
             except Exception as error:
