@@ -69,6 +69,7 @@ setup(
         'lite': ['mmcv-lite>=2.1,<2.2'],
         'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
         'openvino': ['openvino'],
+        'int8': ['nncf', 'openvino'],
         'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm', 'safetensors'],
     },
     cmdclass={'build_py': BuildWithConfigs},

@@ -17,7 +17,7 @@ from .version import __version__
 _HERE = Path(__file__).parent
 _PACKAGES = (
     'torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain numpy opencv-python setuptools pycocotools '
-    'safetensors timm onnx onnxscript onnxruntime openvino'
+    'safetensors timm onnx onnxscript onnxruntime openvino nncf'
 ).split()
 
 

@@ -11,7 +11,8 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 from mmengine.config import Config
 
 from fasternet_mm.deploy import require_packages
-from fasternet_mm.deploy.evaluation import ExportedFile, pictures_in
+from fasternet_mm.deploy.detector.pipeline import pictures_in
+from fasternet_mm.deploy.evaluation import ExportedFile
 from fasternet_mm.deploy.quantization import quantize_file
 from fasternet_mm.engine.cli import add_cfg_options, command_line
 from fasternet_mm.engine.preflight import check_config

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from ..engine.samples import leaves
 from ..errors import UserError
+from .detector.pipeline import test_pipeline
 from .quantization import metadata_of, read, run_in_openvino
 from .runtime import ExportedModel, ExportedModelError, read_picture
 
-_PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 _CLASSIFIER_SHAPE = (224, 224)
 _LARGEST_SHAPE = (1280, 1280)  # of a backbone's input whose file takes any
 
@@ -48,11 +49,8 @@ class ExportedFile:
             raise UserError(f'{path} does not say how images are prepared for it; expected a file of tools/export.py')
         outputs = [output.get_any_name() for output in model.outputs]
         self.kind = 'detector' if 'task' in self.metadata else 'classifier' if outputs == ['logits'] else 'features'
-        sides = (
-            list(model.inputs[0].get_partial_shape())[1:3]
-            if self.kind == 'detector'
-            else list(model.inputs[0].get_partial_shape())[2:]
-        )
+        first = 1 if self.kind == 'detector' else 2
+        sides = list(model.inputs[0].get_partial_shape())[first : first + 2]
         self.shape = tuple(side.get_length() for side in sides) if all(side.is_static for side in sides) else None
         try:
             self.detector = ExportedModel(path, 'openvino') if self.kind == 'detector' else None
@@ -60,58 +58,51 @@ class ExportedFile:
             raise UserError(str(error)) from error
 
     def training_inputs(self, cfg: Config, count: int) -> 'Inputs':
-        """Return inputs made of the config's training images, evenly chosen, by its test pipeline.
+        """Return inputs made of the config's training images, evenly chosen, as its test pipeline gives them.
 
         Raises:
-            UserError: If the test pipeline gives a classifier images of another size than it takes.
+            UserError: If the first cannot be read, or the file takes another size than the test pipeline gives.
         """
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            train, test = (
-                [leaf for _, leaf in leaves(DATASETS.build(loader.dataset), '')]
-                for loader in (cfg.train_dataloader, cfg.test_dataloader)
-            )
-        places = [(dataset, index) for dataset in train for index in range(len(dataset))]
-        places = [places[int(place)] for place in np.linspace(0, len(places) - 1, min(count, len(places)))]
+            datasets = [leaf for _, leaf in leaves(DATASETS.build(cfg.train_dataloader.dataset), '')]
+            pipeline = Compose(test_pipeline(cfg))
+        everything = sum(map(len, datasets))
+        places = [_place(datasets, int(place)) for place in np.linspace(0, everything - 1, min(count, everything))]
 
         def make(place: tuple) -> np.ndarray:
             info = place[0].get_data_info(place[1])
             if self.detector:
-                return self.detector.prepare(read_picture(info['img_path']))[0]
-            return self._normalized(test[0].pipeline(info)['inputs'])
+                return self.detector.prepare(_read(info['img_path']))[0]
+            pixels = pipeline(info)['inputs'].permute(1, 2, 0).numpy()
+            return normalized(pixels, self.metadata) if self.kind == 'classifier' else self._padded(pixels)
 
-        return Inputs(places, make)
+        inputs = Inputs(places, make)
+        if self.kind == 'classifier' and self.shape not in (None, inputs[0].shape[2:]):
+            taken, given = (' x '.join(map(str, shape)) for shape in (self.shape, inputs[0].shape[2:]))
+            raise UserError(f'{self.path} takes images of {taken}, but the test pipeline gives {given}: export it so')
+        return inputs
 
-    def picture_inputs(self, files: Sequence[Path]) -> 'Inputs':
+    def picture_inputs(self, files: Sequence[str | Path]) -> 'Inputs':
         """Return inputs made of pictures: a classifier's are resized to its size, or to 224 x 224."""
 
-        def make(file: Path) -> np.ndarray:
-            picture = read_picture(file)
+        def make(file: str | Path) -> np.ndarray:
             if self.detector:
-                return self.detector.prepare(picture)[0]
-            if self.kind == 'classifier':
-                picture = cv2.resize(picture, (self.shape or _CLASSIFIER_SHAPE)[::-1])
-            return self._normalized(torch.from_numpy(picture).permute(2, 0, 1))
+                return self.detector.prepare(_read(file))[0]
+            if self.kind == 'features':
+                return self._padded(_read(file))
+            return normalized(cv2.resize(_read(file), (self.shape or _CLASSIFIER_SHAPE)[::-1]), self.metadata)
 
         return Inputs(files, make)
 
-    def _normalized(self, pixels: Tensor) -> np.ndarray:
-        """Return the input, (1, 3, H, W), of a classifier or backbone for pixels (3, h, w), blue, green, red."""
-        picture = pixels.permute(1, 2, 0).numpy()
-        if self.kind == 'features':
-            (height, width), most = picture.shape[:2], self.shape or _LARGEST_SHAPE
-            scale = min(most[0] / height, most[1] / width, 1e9 if self.shape else 1)
-            picture = cv2.resize(picture, (round(width * scale), round(height * scale)))
-        images = normalized(picture, self.metadata)
-        if self.kind == 'features':
-            height, width = self.shape or (side + -side % 32 for side in picture.shape[:2])
-            pad = (0, height - images.shape[2]), (0, width - images.shape[3])
-            images = np.pad(images, ((0, 0), (0, 0), *pad))
-        elif self.shape not in (None, images.shape[2:]):
-            given, taken = (' x '.join(map(str, shape)) for shape in (images.shape[2:], self.shape))
-            raise UserError(
-                f'{self.path} takes {taken} pixels, but the test pipeline gives {given}: export it with --shape'
-            )
-        return images
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a backbone's input for pixels (h, w, 3): as large as fits into its size, with zeros around."""
+        (height, width), most = pixels.shape[:2], self.shape or _LARGEST_SHAPE
+        scale = min(most[0] / height, most[1] / width)
+        if self.shape or scale < 1:
+            pixels = cv2.resize(pixels, (round(width * scale), round(height * scale)))
+        sides = pixels.shape[:2]
+        whole = self.shape or [side + -side % 32 for side in sides]
+        return np.pad(normalized(pixels, self.metadata), [(0, 0), (0, 0), *((0, a - b) for a, b in zip(whole, sides))])
 
     def evaluate(self, cfg: Config) -> dict[str, float]:
         """Return what :func:`evaluate_detector` or :func:`evaluate_classifier` does, of the file in OpenVINO."""
@@ -141,22 +132,20 @@ class Inputs(Sequence):
         return self.make(self.sources[index])
 
 
-def pictures_in(folder: Path, count: int) -> list[Path]:
-    """Return at most `count` pictures of a folder, evenly chosen in the order of their names.
+def _place(datasets: Sequence[BaseDataset], index: int) -> tuple[BaseDataset, int]:
+    """Return which data set has the sample of this index in all of them, and as which."""
+    for dataset in datasets:
+        if index < len(dataset):
+            break
+        index -= len(dataset)
+    return dataset, index
 
-    Raises:
-        UserError: If there is none, or one cannot be read.
-    """
-    files = sorted(path for path in folder.glob('*') if path.suffix.lower() in _PICTURES)
-    if not files:
-        raise UserError(f'{folder} holds no picture; expected a folder with {", ".join(_PICTURES)}')
-    chosen = [files[int(place)] for place in np.linspace(0, len(files) - 1, min(count, len(files)))]
-    for file in chosen:
-        try:
-            read_picture(file)
-        except ExportedModelError as error:
-            raise UserError(str(error)) from error
-    return chosen
+
+def _read(picture: str | Path) -> np.ndarray:
+    try:
+        return read_picture(picture)
+    except ExportedModelError as error:
+        raise UserError(str(error)) from error
 
 
 def evaluate_detector(exported: ExportedModel, cfg: Config) -> dict[str, float]:
@@ -179,7 +168,7 @@ def evaluate_detector(exported: ExportedModel, cfg: Config) -> dict[str, float]:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
         sample.pred_instances = InstanceData(**tensors)
 
-    return _evaluate(predict, cfg, exported.classes)
+    return evaluate_by(predict, cfg, exported.classes)
 
 
 def evaluate_classifier(
@@ -200,10 +189,10 @@ def evaluate_classifier(
         (logits,) = call(torch.from_numpy(normalized(pixels.permute(1, 2, 0).numpy(), metadata)))
         sample.set_pred_score(logits[0].softmax(0)).set_pred_label(logits[0].argmax(0, keepdim=True))
 
-    return _evaluate(predict, cfg)
+    return evaluate_by(predict, cfg)
 
 
-def _evaluate(
+def evaluate_by(
     predict: Callable[[Tensor, BaseDataElement], None], cfg: Config, classes: Sequence[str] | None = None
 ) -> dict[str, float]:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

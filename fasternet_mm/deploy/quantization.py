@@ -16,12 +16,12 @@ from ..errors import UserError
 from ..files import partial_path
 from ..machine import processor
 from .onnx import require_packages
+from .runtime import openvino_core
 
 if TYPE_CHECKING:
     import openvino
 
 _LAYERS = ('Convolution', 'GroupConvolution', 'MatMul')
-_ELEMENTWISE = ('Add', 'Divide', 'Maximum', 'Minimum', 'Multiply', 'Power', 'Subtract')
 _PARTS = 16
 _KEPT_PARTS = (0, 1, 2, 4, 8)
 _RANKED_ON = 4  # images
@@ -31,7 +31,7 @@ _SAME = 0.5  # least IoU of boxes that are the same detection
 Outputs = Mapping[str, np.ndarray]
 
 
-def quantize(file: str | Path | bytes, samples: Sequence[np.ndarray], keep: Collection[str] = ()) -> 'openvino.Model':
+def quantize(file: str | Path | bytes, inputs: Sequence[np.ndarray], keep: Collection[str] = ()) -> 'openvino.Model':
     """Return an exported file with its convolutions and matrix products in int8.
 
     Weights have a scale for each channel, activations one for a tensor and a zero point. All else stays in floating
@@ -39,7 +39,7 @@ def quantize(file: str | Path | bytes, samples: Sequence[np.ndarray], keep: Coll
 
     Args:
         file (str | Path | bytes): An ONNX file of ``tools/export.py``.
-        samples (Sequence[np.ndarray]): Inputs as the file takes them, on which the scales are measured, one at a time.
+        inputs (Sequence[np.ndarray]): Inputs as the file takes them, on which the scales are measured, one at a time.
         keep (Collection[str]): Layers, of :func:`layers_of`, that stay in floating point, too.
 
     Raises:
@@ -48,14 +48,44 @@ def quantize(file: str | Path | bytes, samples: Sequence[np.ndarray], keep: Coll
     require_packages('nncf', 'openvino')
     os.environ.setdefault('NNCF_CI', '1')  # else it reports each use to its makers
     import nncf
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
 
     nncf.set_log_level(logging.ERROR)
     model = read(file)
     ignored = nncf.IgnoredScope(
-        names=sorted({*keep, *_arithmetic(model)}), types=['NonMaxSuppression', 'TopK', 'ROIAlign'], validate=False
+        names=sorted({*keep, *_not_between_layers(model)}),
+        types=['NonMaxSuppression', 'TopK', 'ROIAlign'],
+        validate=False,
     )
-    preset = nncf.QuantizationPreset.MIXED
-    return nncf.quantize(model, nncf.Dataset(samples), preset=preset, subset_size=len(samples), ignored_scope=ignored)
+    # extremes over all images: the least and largest of no RoI, in an image without, are the ends of float32
+    least = StatisticsCollectorParameters(StatisticsType.MIN, AggregatorType.MIN)
+    largest = StatisticsCollectorParameters(StatisticsType.MAX, AggregatorType.MAX)
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(inputs),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(inputs),
+        ignored_scope=ignored,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParameters(least, largest),
+            disable_bias_correction=True,  # a mean over no RoI is not a number, and on the sample it changed nothing
+        ),
+    )
+    for op in quantized.get_ops():
+        if op.get_type_name() == 'FakeQuantize':
+            low, high = (op.input_value(place).get_node().get_data() for place in (1, 2))
+            if not (low < high).all():
+                raise UserError(
+                    f'nothing came to {op.input_value(0).get_node().get_friendly_name()} in {len(inputs)} images, as '
+                    'where nothing is detected: calibrate on images with objects, or export with a lower score '
+                    'threshold'
+                )
+    return quantized
 
 
 def quantize_file(
@@ -90,7 +120,7 @@ def quantize_file(
         say(f'{file}: {_told(before)}')
     say(f'calibrating on {len(inputs)} images')
     whole = model = quantize(file, inputs)
-    layers, kept, ranked = layers_of(model), [], []
+    layers, kept, ranked = layers_of(read(file)), [], []
     with _draft(out) as draft:
         for count in _KEPT_PARTS:
             if count:
@@ -158,10 +188,8 @@ def read(file: str | Path | bytes) -> 'openvino.Model':
         UserError: If openvino is missing, or the file cannot be read.
     """
     require_packages('openvino')
-    import openvino
-
     try:
-        return openvino.Core().read_model(file)
+        return openvino_core().read_model(file)
     except RuntimeError as error:
         raise UserError(f'{file} cannot be read by OpenVINO; expected an ONNX file of tools/export.py') from error
 
@@ -214,10 +242,8 @@ def _publish(draft: Path, out: Path) -> None:
 
 def run_in_openvino(model: 'openvino.Model') -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a call that runs a model on the CPU, in fp32 where it is not int8, and gives its outputs by name."""
-    import openvino
-
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
-    compiled = openvino.Core().compile_model(model, 'CPU', settings)
+    compiled = openvino_core().compile_model(model, 'CPU', settings)
     names = [output.get_any_name() for output in compiled.outputs]
     return lambda image: dict(zip(names, (out.copy() for out in compiled(image).values())))
 
@@ -232,26 +258,26 @@ def _layers(model: 'openvino.Model') -> list['openvino.Node']:
 
 
 def by_damage(
-    file: str | Path | bytes, quantized: 'openvino.Model', samples: Sequence[np.ndarray]
+    file: str | Path | bytes, quantized: 'openvino.Model', inputs: Sequence[np.ndarray]
 ) -> list[tuple[float, list[str]]]:
     """Return the parts of a quantized model, the one first that does most good where it alone is in floating point.
 
     Args:
         file (str | Path | bytes): What was quantized.
         quantized (openvino.Model): Of :func:`quantize`.
-        samples (Sequence[np.ndarray]): Inputs.
+        inputs (Sequence[np.ndarray]): Inputs.
 
     Returns:
-        list[tuple[float, list[str]]]: What is left of :func:`difference`, a mean over samples, and the names of the
+        list[tuple[float, list[str]]]: What is left of :func:`difference`, a mean over inputs, and the names of the
         part's layers; the parts are at most 16, of as many layers that follow one another.
     """
     model = read(file)
     layers, run = layers_of(model), run_in_openvino(model)
-    wanted = [run(sample) for sample in samples]
+    wanted = [run(sample) for sample in inputs]
     found = []
     for part in np.array_split(layers, min(_PARTS, len(layers))):
         run = run_in_openvino(_restored(quantized, model, set(part)))
-        left = np.mean([difference(run(sample), want) for sample, want in zip(samples, wanted)])
+        left = np.mean([difference(run(sample), want) for sample, want in zip(inputs, wanted)])
         found.append((float(left), part.tolist()))
     return sorted(found)
 
@@ -315,8 +341,8 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-9)
 
 
-def _arithmetic(model: 'openvino.Model') -> list[str]:
-    """Return the names of elementwise operators that are not between layers: of pixels, boxes and scores."""
+def _not_between_layers(model: 'openvino.Model') -> list[str]:
+    """Return the names of the operators whose values do not go from one layer to another: of pixels, boxes, scores."""
     ops = model.get_ordered_ops()
     after, before = set(), set()  # names of what is computed from a layer, and of what a layer is computed from
     for op in ops:
@@ -325,12 +351,13 @@ def _arithmetic(model: 'openvino.Model') -> list[str]:
     for op in reversed(ops):
         if _has_weights(op) or op.get_friendly_name() in before:
             before.update(_sources(op))
+    # not a bias either, which NNCF takes together with its layer
     return [
         op.get_friendly_name()
         for op in ops
-        if op.get_type_name() in _ELEMENTWISE
-        and op.get_friendly_name() not in after & before
-        and not any(_has_weights(value.get_node()) for value in op.input_values())  # a bias, which is the layer's
+        if op.get_type_name() not in ('Constant', 'Parameter', 'Result')
+        and not (_has_weights(op) or op.get_friendly_name() in after & before)
+        and not (op.get_type_name() == 'Add' and any(_has_weights(value.get_node()) for value in op.input_values()))
     ]
 
 
