@@ -17,6 +17,7 @@ from ..files import partial_path
 from ..machine import instruction_sets, processor
 from .likeness import difference, match
 from .onnx import require_packages
+from .runtime import openvino_core
 
 if TYPE_CHECKING:
     import openvino
@@ -194,10 +195,8 @@ def read(file: str | Path | bytes) -> 'openvino.Model':
         UserError: If openvino is missing, or the file cannot be read.
     """
     require_packages('openvino')
-    import openvino
-
     try:
-        return openvino.Core().read_model(file)
+        return openvino_core().read_model(file)
     except RuntimeError as error:
         raise UserError(f'{file} cannot be read by OpenVINO; expected an ONNX file of tools/export.py') from error
 
@@ -257,10 +256,8 @@ def _publish(draft: Path, out: Path) -> None:
 
 def run_in_openvino(model: 'openvino.Model') -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a call that runs a model on the CPU, in fp32 where it is not int8, and gives its outputs by name."""
-    import openvino
-
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
-    compiled = openvino.Core().compile_model(model, 'CPU', settings)
+    compiled = openvino_core().compile_model(model, 'CPU', settings)
     names = [output.get_any_name() for output in compiled.outputs]
     return lambda image: dict(zip(names, (out.copy() for out in compiled(image).values())))
 

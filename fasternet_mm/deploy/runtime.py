@@ -3,14 +3,19 @@
 This file needs nothing else of this package, no torch and no mm package; it may be copied to where the detector runs.
 """
 
+import functools
 import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
 
 RUNTIMES = ('onnxruntime', 'openvino')
 DEVICES = ('cpu', 'cuda')
@@ -262,6 +267,18 @@ def _cells(low: np.float32, high: np.float32, pixels: int, cells: int) -> tuple[
     return first, np.clip(before, -2, cells).astype(np.intp) + 2, places - before
 
 
+@functools.cache
+def openvino_core() -> 'openvino.Core':
+    """Return OpenVINO's core, one for the process.
+
+    Each core gives the thread a stack for signals and takes it back when it goes: where two of them do not go in the
+    reverse order, a freed stack stays behind, on which the next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _ONNXRuntime:
     """An ONNX file in ONNX Runtime."""
 
@@ -297,11 +314,9 @@ class _OpenVINO:
     device = 'cpu'
 
     def __init__(self, path: Path, threads: int | None, device: str | None, precision: str) -> None:
-        import openvino
-
         if device == 'cuda':
             raise ExportedModelError('device cuda is for onnxruntime; openvino runs on the CPU')
-        core = openvino.Core()
+        core = openvino_core()
         able = core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
         if precision == 'bf16' and 'BF16' not in able:
             raise ExportedModelError(

@@ -12,6 +12,8 @@ from ..engine.runner import build_model, load_config
 from ..errors import UserError
 from ..files import require_writable
 from .measure.evaluation import check_evaluation
+from .measure.exported import check_calibration, require_runtime
+from .measure.modes import UnsupportedModeError
 from .measure.runner import Options, Reporter, check_continues, new_report
 from .measure.subject import Subject, from_timm, require_timm
 from .paper.suites import TABLES, Row, published_for, suite
@@ -59,7 +61,7 @@ def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
     return Subject(Path(config).stem, kind, model, cfg, config, checkpoint, published_for(model), random=not checkpoint)
 
 
-def subjects_of(models: Sequence[str], cfg_options: dict | None, evaluate: bool) -> list[Subject]:
+def subjects_of(models: Sequence[str], cfg_options: dict | None, options: Options) -> list[Subject]:
     """Build the models of CONFIG [CKPT] [CONFIG CKPT ...] or timm://NAME; all inputs are checked before.
 
     Raises:
@@ -88,10 +90,12 @@ def subjects_of(models: Sequence[str], cfg_options: dict | None, evaluate: bool)
         if cfg and checkpoint:
             require_source(checkpoint)
         try:
-            if cfg and evaluate:
+            if cfg and options.evaluate:
                 check_evaluation(cfg)
         except UserError as error:
             raise UserError(f'{path}: {str(error).rstrip(".")}. Without evaluation: --no-eval') from error
+        if cfg and 'int8' in options.dtypes:
+            check_calibration(cfg)
     subjects = [from_config(cfg, *pair) if cfg else from_timm(pair[0]) for pair, cfg in zip(pairs, cfgs)]
     for number, subject in enumerate(subjects):
         if subject.name in [other.name for other in subjects[:number]]:
@@ -148,12 +152,17 @@ def run(
             which says why and is not complete, is written.
     """
     require_writable(out, f'--out {out}')
+    for mode, dtype in options.ways:
+        try:
+            require_runtime(mode, dtype, options.device, 'detector')
+        except UnsupportedModeError as error:
+            say(f'not measured: {error}')
     rows = suite(suite_name, only) if suite_name else []
     report = new_report(options, command, suite_name)
     if resume and (out / 'report.json').exists():
         report, new = load(out), report
         check_continues(report, new)
-    subjects = subjects_of(models, cfg_options, options.evaluate)
+    subjects = subjects_of(models, cfg_options, options)
     reporter = Reporter(report, options, lambda report: save(report, out), say)
     try:
         if suite_name:

@@ -37,7 +37,7 @@ MODES = {
     'compile-max-autotune': Mode(compiler='max-autotune'),
     'compile-reduce-overhead': Mode(compiler='reduce-overhead', cuda_graphs=True),
     'onnxruntime': Mode('deploy', runtime_dtypes=('fp32',)),
-    'openvino': Mode('deploy', runtime_dtypes=('fp32', 'bf16')),
+    'openvino': Mode('deploy', runtime_dtypes=('fp32', 'bf16', 'int8')),
 }
 
 
@@ -53,6 +53,33 @@ class Latency:
     n: int
     warmup: int
     samples: list[float]
+
+
+@dataclass
+class Evaluation:
+    """Hold what a config's own evaluator says."""
+
+    metrics: dict[str, float]
+    images: int
+    dataset: str | None
+    labels: list[str]
+    error: str | None = None
+
+
+@dataclass
+class Agreement:
+    """Hold how a form's detections compare with those of eager fp32 on the same images."""
+
+    wanted: int
+    found: int
+    matched: int
+    box: float
+    score: float
+
+    @property
+    def off(self) -> float:
+        """Return the share of the detections of both that have no match."""
+        return 1 - 2 * self.matched / max(self.wanted + self.found, 1)
 
 
 @dataclass
@@ -76,6 +103,9 @@ class Measurement:
     peak_memory: int | None = None
     peak_memory_of: str | None = None
     detections: float | None = None
+    agreement: Agreement | None = None
+    file_size: int | None = None
+    evaluation: Evaluation | None = None
     labels: list[str] = field(default_factory=list)
 
 
@@ -113,17 +143,6 @@ class Published:
     source: str | None = None
     hardware: str | None = None
     note: str | None = None
-
-
-@dataclass
-class Evaluation:
-    """Hold what a config's own evaluator says."""
-
-    metrics: dict[str, float]
-    images: int
-    dataset: str | None
-    labels: list[str]
-    error: str | None = None
 
 
 @dataclass
@@ -354,9 +373,10 @@ def _earlier_comparison(value: dict) -> dict:
 
 
 def _earlier_measurement(value: dict) -> dict:
-    """Add what files before 0.2.0 say in the error alone: that the mode is not for this model or machine."""
+    """Add what 0.3.0 measures, and what files before 0.2.0 say in the error alone: that the mode is not for this."""
     unsupported = str(value.get('error')).startswith(f'mode {value.get("mode")}')
-    return dict(unsupported=unsupported, detections=None) | value
+    later = dict.fromkeys(('detections', 'agreement', 'file_size', 'evaluation'))
+    return later | dict(unsupported=unsupported) | value
 
 
 _EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement}

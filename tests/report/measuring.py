@@ -1,6 +1,8 @@
 """How tests measure: shortly, on small images."""
 
 import copy
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -16,7 +18,8 @@ def run(subjects, **options) -> Report:
     options = Options(**dict(dict(device=CPU, shape=(64, 64), limits=FAST, evaluate=False), **options))
     saved = []
     reporter = Reporter(new_report(options, ['report.py']), options, lambda r: saved.append(copy.deepcopy(r)), str)
-    reporter.run(subjects, None)
+    with tempfile.TemporaryDirectory() as folder:
+        reporter.run(subjects, Path(folder))
     assert saved and not saved[0].complete  # on the way already
     reporter.finish()
     return from_json(to_json(saved[-1]), 'what was saved last')

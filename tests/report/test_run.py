@@ -83,7 +83,7 @@ def test_ctrl_c_keeps_what_was_sampled(classifier):
     assert not model.complete and not reporter.report.complete
 
 
-@pytest.mark.parametrize(('option', 'value'), [('modes', 'fast'), ('dtypes', 'int8')])
+@pytest.mark.parametrize(('option', 'value'), [('modes', 'fast'), ('dtypes', 'int4')])
 def test_what_does_not_exist_is_refused_by_name(option, value):
     with pytest.raises(UserError, match=f"{option[:-1]} '{value}' does not exist; choose from"):
         Options(CPU, **{option: [value]})

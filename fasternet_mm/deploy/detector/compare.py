@@ -79,7 +79,7 @@ def compare(
                 box, score, label = (_field(side, name)[index] for name in ('boxes', 'scores', 'labels'))
                 raise UserError(
                     f'{what} class {label} with score {score:.6f} at {np.round(box, 2).tolist()} in an input of '
-                    f'{size[0]} x {size[1]}, which is at no threshold'
+                    f'{size[0]} x {size[1]}, which is at no threshold{_nearest(side, other, index)}'
                 )
     mine, theirs = (np.array(places, int) for places in zip(*pairs)) if pairs else (np.zeros(0, int),) * 2
     result = Agreement(1, len(pairs), len(alone) + len(missed))
@@ -87,12 +87,13 @@ def compare(
         result.box = float(np.abs(got['boxes'][mine] - want.boxes[theirs]).max())
         result.score = float(np.abs(got['scores'][mine] - want.scores[theirs]).max())
     if want.masks is not None:
-        masks, boxes, expected = got['masks'][mine], got['boxes'][mine], want.masks[theirs]
+        masks, boxes, expected = got['masks'][mine], want.boxes[theirs], want.masks[theirs]
+        # in equal boxes, for a rounding of a box moves what is in it
         low, high = (paste_masks(masks, boxes, size, mask_threshold + side * _PIXEL) for side in (-1, 1))
         sure = low == high
         if (wrong := (sure & (low != expected)).sum((1, 2))).any():
             raise UserError(f'the mask of a detection differs in {wrong.max()} pixels from that of PyTorch')
-        pasted = paste_masks(masks, boxes, size, mask_threshold)
+        pasted = paste_masks(masks, got['boxes'][mine], size, mask_threshold)
         result.pixels, result.undecided_pixels = expected.size, int((pasted != expected).sum())
     return result
 
@@ -110,21 +111,30 @@ def _matched(got: dict, want: Detections, side: int) -> tuple[list[tuple[int, in
     return pairs, sorted(set(range(len(equal))) - {index for index, _ in pairs}), free
 
 
+def _nearest(side: dict | Detections, other: dict | Detections, index: int) -> str:
+    """Return how far the nearest detection of the same class on the other side is."""
+    same = _field(other, 'labels') == _field(side, 'labels')[index]
+    if not same.any():
+        return ''
+    boxes = np.abs(_field(other, 'boxes')[same] - _field(side, 'boxes')[index]).max(1)
+    score = abs(float(_field(other, 'scores')[same][boxes.argmin()] - _field(side, 'scores')[index]))
+    return f' (the nearest is {boxes.min():.1e} px off, its score {score:.1e})'
+
+
 def _field(detections: dict | Detections, name: str) -> np.ndarray:
     return detections[name] if isinstance(detections, dict) else getattr(detections, name)
 
 
 def _undecided(side: dict | Detections, other: dict | Detections, index: int, settings: dict) -> bool:
-    """Return whether a detection is within rounding of the score threshold, of the last place, or of an IoU's."""
-    boxes, scores, labels = (_field(side, name) for name in ('boxes', 'scores', 'labels'))
-    if abs(scores[index] - settings.get('score_thr', 0)) <= _SCORE:
+    """Return whether a detection is within rounding of the score threshold, of the last place, or of the IoU of NMS."""
+    score = _field(side, 'scores')[index]
+    if abs(score - settings.get('score_thr', 0)) <= _SCORE:
         return True
     others = _field(other, 'scores')
-    if len(others) >= settings['max_per_img'] and scores[index] <= others.min() + _SCORE:
+    if len(others) >= settings['max_per_img'] and score <= others.min() + _SCORE:
         return True
-    rivals = np.concatenate([_field(one, 'boxes') for one in (side, other)])
-    if not settings['nms'].get('class_agnostic', False):
-        rivals = rivals[np.concatenate([_field(one, 'labels') for one in (side, other)]) == labels[index]]
-    overlaps = box_iou(*(torch.from_numpy(one).double() for one in (boxes[index][None], rivals)))
+    boxes, labels = (np.concatenate([_field(one, name) for one in (side, other)]) for name in ('boxes', 'labels'))
+    rivals = np.ones(len(labels), bool) if settings['nms'].get('class_agnostic') else labels == labels[index]
+    overlaps = box_iou(*(torch.from_numpy(one).double() for one in (boxes[[index]], boxes[rivals])))
     limit = settings['nms'].get('iou_threshold', settings['nms'].get('iou_thr'))
     return bool(((overlaps - limit).abs() <= _SCORE).any())

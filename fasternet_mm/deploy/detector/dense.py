@@ -25,7 +25,7 @@ class Dense(nn.Module):
         self.head, self.settings = model.bbox_head, model.bbox_head.test_cfg
         kind = type(self.head)
         others = [name for name in _SHARED if getattr(kind, name, None) is not getattr(BaseDenseHead, name)]
-        if others or getattr(self.head.loss_cls, 'custom_cls_channels', False):
+        if others or getattr(getattr(self.head, 'loss_cls', None), 'custom_cls_channels', False):
             raise UserError(
                 f"model.bbox_head.type={kind.__name__}: its predictions are not BaseDenseHead's, so it cannot be "
                 'exported as a detector (RetinaNet, FCOS, ATSS and RTMDet can); --what backbone+neck works'

@@ -17,12 +17,13 @@ from ...files import AtomicLocalBackend
 from ...models import FasterNet
 from ..form import switch_to_deploy
 from ..onnx import OPSET, exported, require_packages
-from ..runtime import ExportedModel, read_picture
+from ..runtime import Detections, ExportedModel, read_picture
 from .compare import Agreement, compare, predicted
 from .graph import DetectorGraph
 from .pipeline import classes_of, first_pictures, pictures_in, resizing, test_pipeline
 
 _PICTURES = 4
+_RUNTIMES = dict(onnxruntime='ONNX Runtime', openvino='OpenVINO')
 _LEAST = 288  # of an example's sides where they are free: torch takes a level of one cell for a constant
 
 
@@ -61,38 +62,26 @@ def export_detector(
     settings = test_settings(model)
     if score_threshold is not None:
         settings.score_thr = score_threshold
-    pictures = pictures_in(images, _PICTURES) if images else first_pictures(cfg, _PICTURES)
     deployed = copy.deepcopy(model)
     if any(isinstance(module, FasterNet) for module in deployed.modules()):
         switch_to_deploy(deployed)
     graph = DetectorGraph(deployed).eval()
     metadata = dict(metadata, **_reading(model, cfg, shape, dynamic))
+    pictures = pictures_in(images, _PICTURES) if images else first_pictures(cfg, _PICTURES)
     shape = tuple(metadata['shape'] or _shape(metadata, shape))
     example = tuple(max(side, _LEAST) for side in shape) if dynamic else shape
     say(f'exporting the whole {type(model).__name__}{"" if dynamic else f" at {shape[0]} x {shape[1]}"}')
     dims = dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC) if dynamic else None
     file = exported(graph, torch.zeros(1, *example, 3, dtype=torch.uint8), 'image', graph.outputs, dims, metadata)
-    runtimes = dict(onnxruntime='ONNX Runtime', openvino='OpenVINO')
-    agreements = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'detector.onnx')
         path.write_bytes(file)
-        for runtime, name in runtimes.items():
-            if importlib.util.find_spec(runtime) is None:
-                continue
-            reader = ExportedModel(path, runtime, device='cpu', threads=torch.get_num_threads())
-            inputs = _inputs(reader, [read_picture(picture) for picture in pictures], shape)
-            if not agreements:
-                expected = [predicted(model, image) for image in inputs]
-                say(_told(model, inputs, expected))
-            agreements[name] = total = Agreement()
-            for image, want in zip(inputs, expected):
-                try:
-                    one = compare(reader.run(image), want, image.shape[1:3], settings, metadata.get('mask_threshold'))
-                except UserError as error:
-                    raise UserError(f'{name} computes something else from the file than PyTorch: {error}') from error
-                total.add(one)
-            say(f'{name}: {total}')
+        readers = {
+            name: ExportedModel(path, runtime, device='cpu', threads=torch.get_num_threads())
+            for runtime, name in _RUNTIMES.items()
+            if importlib.util.find_spec(runtime) is not None
+        }
+        agreements = _compared(model, readers, [read_picture(picture) for picture in pictures], settings, say)
     AtomicLocalBackend().put(file, out)
     say(f'{out}: {len(file) / 1e6:.1f} MB, opset {OPSET}, outputs {", ".join(graph.outputs)}')
     return agreements
@@ -142,21 +131,44 @@ def _shape(metadata: dict, shape: tuple[int, int] | None) -> tuple[int, int]:
     return tuple(side + -side % 32 for side in (height, width))
 
 
-def _inputs(reader: ExportedModel, pictures: list[np.ndarray], shape: tuple[int, int]) -> list[np.ndarray]:
-    """Return inputs of the file: the pictures, at three sizes where it takes any, and plain ones."""
+def _compared(
+    model: nn.Module, readers: dict[str, ExportedModel], pictures: list[np.ndarray], settings: dict, say: Callable
+) -> dict[str, Agreement]:
+    """Compare what each runtime finds from the file with what mmdet predicts; errors as :func:`export_detector`."""
+    reader = next(iter(readers.values()))
     inputs = [reader.prepare(picture)[0] for picture in pictures]
     if reader.shape is None:
         height, width = inputs[0].shape[1:3]
-        for sides in ((height + 32, width), (height, max(64, width - 64))):
-            inputs.append(cv2.resize(inputs[0][0], sides[::-1])[None])
-    plain = [np.full_like(inputs[0], value) for value in (0, 128, 255)]
-    return inputs + plain
+        inputs += [
+            cv2.resize(inputs[0][0], side)[None] for side in ((width, height + 32), (max(64, width - 64), height))
+        ]
+    expected = [predicted(model, image) for image in inputs]
+    if all(map(len, expected)):  # a picture without detections is worth one of its own
+        for value in (0, 128, 255):
+            plain = np.full_like(inputs[0], value)
+            if not len(found := predicted(model, plain)):
+                inputs, expected = [*inputs, plain], [*expected, found]
+                break
+    say(_told(model, expected))
+    agreements = {}
+    for name, reader in readers.items():
+        agreements[name] = Agreement()
+        for image, want in zip(inputs, expected):
+            try:
+                one = compare(
+                    reader.run(image), want, image.shape[1:3], settings, reader.metadata.get('mask_threshold')
+                )
+            except UserError as error:
+                raise UserError(f'{name} computes something else from the file than PyTorch: {error}') from error
+            agreements[name].add(one)
+        say(f'{name}: {agreements[name]}')
+    return agreements
 
 
-def _told(model: nn.Module, inputs: list[np.ndarray], expected: list) -> str:
+def _told(model: nn.Module, expected: list[Detections]) -> str:
     """Return what the comparison is on."""
     empty = sum(not len(found) for found in expected)
-    text = f'comparing on {len(inputs)} inputs with {sum(map(len, expected))} detections, {empty} of them without any'
+    text = f'comparing on {len(expected)} inputs with {sum(map(len, expected))} detections, {empty} of them without any'
     if getattr(model, 'with_roi_head', False):
         extractor = model.roi_head.bbox_roi_extractor
         extractor = extractor[-1] if isinstance(extractor, nn.ModuleList) else extractor

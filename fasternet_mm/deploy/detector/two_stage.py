@@ -108,6 +108,8 @@ class TwoStage(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        if not model.with_rpn:
+            raise UserError(f'model.type={type(model).__name__}: without an rpn_head, proposals are not in the picture')
         head = model.roi_head
         self.cascade = isinstance(head, CascadeRoIHead)
         methods = ('predict', 'predict_bbox', 'predict_mask', '_bbox_forward', '_mask_forward')

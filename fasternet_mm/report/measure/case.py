@@ -3,20 +3,31 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ...deploy import CudaGraphs, onnxruntime_session, openvino_session, to_onnx
+from ...deploy import CudaGraphs, onnxruntime_session, openvino_session
+from ...deploy.evaluation import evaluate_by, evaluate_classifier, evaluate_detector
 from ...deploy.onnx import relative_difference, tensors_of
+from ...deploy.runtime import ExportedModel
 from ...errors import UserError
 from ..schema import MODES, Measurement
+from .detections import agreement, arrays_of
+from .evaluation import widen
+from .exported import detector_file, metadata_for, network_file, require_runtime, size_of
 from .modes import DTYPES, UnsupportedModeError, half, in_mode
 from .subject import Subject, detector_batches
 
 # how far a mode's outputs may be from eager fp32, relative: what each dtype's rounding amounts to, and some
-_TOLERANCE = dict(fp32=1e-4, fp16=5e-2, bf16=1e-1)
+_TOLERANCE = dict(fp32=1e-4, fp16=5e-2, bf16=1e-1, int8=0.5)
+# how many of the detections of a file may be others than eager fp32's, as a share
+_OTHERS = dict(fp32=0.01, bf16=0.3, int8=0.5)
 
 
 @dataclass
@@ -25,6 +36,7 @@ class Case:
 
     subject: Subject
     row: Measurement
+    accuracy: Callable[[Config], dict[str, float]] | None = None  # of what is timed, by a config's evaluator
 
     @property
     def device(self) -> torch.device:
@@ -32,7 +44,7 @@ class Case:
         return torch.device(self.row.device)
 
     def found(self) -> list[str]:
-        """Return what to say of the detections that random weights gave in the calls so far, if it is a detector."""
+        """Return what to say of the detections that random weights gave, once :meth:`see` has seen them."""
         wanted, found = self.subject.made_to_find, self.row.detections
         if found is None or not self.subject.random:
             return []
@@ -42,36 +54,68 @@ class Case:
     def prepare(self) -> Callable[[int], object]:
         """Return what to time, a call that takes the number of the turn, after comparing its outputs with eager fp32.
 
-        The measurement gets its difference, labels and shape.
+        The measurement gets its differences, labels and shape, and what is known of its file.
 
         Raises:
             UserError: If the outputs are wrong, or the mode is not for this model or machine.
         """
         row = self.row
+        require_runtime(row.mode, row.dtype, self.device, row.scope)
         if row.scope == 'training':
             return self._training()
         # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
         # would leave rounding alone
         signal = row.dtype == 'fp32'
-        plain = replace(row, mode='eager', dtype='fp32', channels_last=False, labels=[])
         call, outputs = self._calls(signal)
-        if (row.mode, row.dtype, row.channels_last) != ('eager', 'fp32', False):
-            row.difference = relative_difference(outputs(), Case(self.subject, plain)._calls(signal)[1]())
-            if not row.difference < _TOLERANCE[row.dtype]:
-                raise UserError(
-                    f'{row.mode} {row.dtype} is wrong: its outputs differ from eager fp32 by {row.difference:.2g} '
-                    f'relative (at most {_TOLERANCE[row.dtype]:g} is accepted), so it is not timed'
-                )
+        plain = Case(self.subject, replace(row, mode='eager', dtype='fp32', channels_last=False, labels=[]))
+        if row.scope == 'detector':
+            found, known, key = self.see(call), self.subject.found, (row.device, row.batch_size, tuple(row.shape))
+        if (row.mode, row.dtype, row.channels_last) == ('eager', 'fp32', False):
+            if row.scope == 'detector':
+                known[key] = found
+            return call
+        if row.scope == 'detector' and key not in known:
+            known[key] = plain.see(plain.detector()[1])
+        if row.scope == 'detector':
+            row.agreement = agreement(found, known[key])
+        if outputs:
+            row.difference = relative_difference(outputs(), plain._calls(signal)[1]())
+            off, most, what = row.difference, _TOLERANCE[row.dtype], 'outputs differ from eager fp32 by {:.2g} relative'
+        else:
+            off, most = row.agreement.off, _OTHERS[row.dtype]
+            what = 'share of detections that are not those of eager fp32 is {:.2g}'
+        if not off < most:
+            raise UserError(
+                f'{row.mode} {row.dtype} is wrong: its {what.format(off)} (at most {most:g} is accepted), so it is not '
+                'timed'
+            )
         return call
 
-    def _calls(self, signal: bool) -> tuple[Callable[[int], object], Callable[[], list[Tensor]]]:
-        """Return what to time, and what gives tensors to compare."""
-        if self.row.scope == 'detector':
+    def see(self, call: Callable[[int], list]) -> list[dict[str, np.ndarray]]:
+        """Return what a detector finds in all of its images; the measurement gets the mean number."""
+        images = [arrays_of(image) for turn in range(len(self.batches)) for image in call(turn)]
+        self.row.detections = sum(len(image['scores']) for image in images) / len(images)
+        return images
+
+    @cached_property
+    def batches(self) -> list[dict]:
+        """Return what a detector is run on; the measurement gets its label and its shape."""
+        batches, label, shape = detector_batches(self.subject, self.row.batch_size, tuple(self.row.shape))
+        self.row.labels.append(label)
+        self.row.shape = list(shape)
+        return batches
+
+    def _calls(self, signal: bool) -> tuple[Callable[[int], object], Callable[[], list[Tensor]] | None]:
+        """Return what to time, and what gives tensors to compare, unless there are none but detections."""
+        row = self.row
+        if row.scope == 'detector' and MODES[row.mode].runtime_dtypes:
+            return self._detector_by_runtime(), None
+        if row.scope == 'detector':
             model, timed, batches = self.detector()
             images = model.data_preprocessor(copy.deepcopy(batches[0]), False)['inputs']
 
             def call(images: Tensor):
-                with torch.inference_mode(), half(self.device, self.row.dtype):
+                with torch.inference_mode(), half(self.device, row.dtype):
                     return raw_outputs(model, images)
 
             return timed, lambda: _outputs(call, images, signal)
@@ -81,6 +125,11 @@ class Case:
             with torch.inference_mode():
                 return network(images)
 
+        def logits(one: Tensor) -> list[Tensor]:
+            batch = one.to(images).expand(len(images), -1, -1, -1)  # of the size that is timed
+            return [next(tensors_of(call(batch)))[:1].float().cpu()]
+
+        self.accuracy = lambda cfg: evaluate_classifier(logits, metadata_for(self.subject), cfg)
         return lambda turn: call(images), lambda: _outputs(call, images, signal)
 
     def _in_mode(self, model: nn.Module) -> nn.Module:
@@ -134,21 +183,34 @@ class Case:
         return step
 
     def _by_runtime(self, network: nn.Module, images: Tensor) -> Callable[[Tensor], list[Tensor]]:
-        mode, dtypes = self.row.mode, MODES[self.row.mode].runtime_dtypes
-        if self.row.channels_last:
-            raise UnsupportedModeError(f'mode {mode} has its own memory format: leave --channels-last out')
-        if self.device.type != 'cpu' or self.row.dtype not in dtypes:
-            raise UnsupportedModeError(f'mode {mode} is for --device cpu in {" or ".join(dtypes)}')
-        with torch.no_grad():
-            outputs = [f'output{number}' for number, _ in enumerate(tensors_of(network(images)))]
-        file = to_onnx(network, images, outputs)
-        return onnxruntime_session(file) if mode == 'onnxruntime' else openvino_session(file, self.row.dtype)
+        row = self.row
+        file = network_file(self.subject, network, images, row.scope, row.dtype)
+        row.file_size = size_of(file)
+        return onnxruntime_session(file) if row.mode == 'onnxruntime' else openvino_session(file, _precision(row.dtype))
 
-    def detector(self) -> tuple[nn.Module, Callable[[int], object], list[dict]]:
+    def _detector_by_runtime(self) -> Callable[[int], list]:
+        """Return what goes from resized pixels to boxes and masks in the picture's own, as ``test_step`` does."""
+        row = self.row
+        if row.batch_size != 1:
+            raise UnsupportedModeError(f'mode {row.mode}: the file of a whole detector takes one image at a time')
+        inputs = []
+        for batch in self.batches:
+            (pixels,), (sample,) = batch['inputs'], batch['data_samples']
+            inputs.append((pixels.permute(1, 2, 0).contiguous().numpy()[None], sample.scale_factor, sample.ori_shape))
+        file = detector_file(self.subject, [image[0] for image, *_ in inputs], row.dtype)
+        model = ExportedModel(file, row.mode, torch.get_num_threads(), self.device.type, _precision(row.dtype))
+        row.file_size = size_of(file)
+        self.accuracy = lambda cfg: evaluate_detector(model, cfg)
+
+        def call(turn: int) -> list:
+            image, *where = inputs[turn % len(inputs)]
+            return [model.finish(model.run(image), *where)]
+
+        return call
+
+    def detector(self) -> tuple[nn.Module, Callable[[int], list], list[dict]]:
         """Return the detector, its ``test_step`` on prepared batches by turn (half: autocast), and the batches."""
         row, mode = self.row, MODES[self.row.mode]
-        if mode.runtime_dtypes:
-            raise UnsupportedModeError(f'mode {row.mode} is for backbones and classifiers, not for whole detectors')
         model = self._in_mode(self.subject.model)
         if mode.compiler:
             for part in (model.backbone, getattr(model, 'neck', None)):  # the heads' shapes change with what is found
@@ -156,20 +218,24 @@ class Case:
                     part.compile(mode=mode.compiler)
         elif mode.cuda_graphs:
             model.backbone = CudaGraphs(model.backbone)
-        batches, label, shape = detector_batches(self.subject, row.batch_size, tuple(row.shape))
-        row.labels.append(label)
-        row.shape = list(shape)
-        found = {}
+        batches = self.batches
 
-        def call(turn: int):
-            number = turn % len(batches)
+        def step(batch: dict) -> list[BaseDataElement]:
             with torch.inference_mode(), half(self.device, row.dtype):
-                images = model.test_step(dict(batches[number]))
-            found[number] = sum(len(image.pred_instances) for image in images) / len(images)
-            row.detections = sum(found.values()) / len(found)
-            return images
+                return model.test_step(dict(batch))
 
-        return model, call, batches
+        def predict(pixels: Tensor, sample: BaseDataElement) -> None:
+            (found,) = step(dict(inputs=[pixels], data_samples=[sample]))
+            widen(found)
+            sample.pred_instances = found.pred_instances
+
+        self.accuracy = lambda cfg: evaluate_by(predict, cfg)
+        return model, lambda turn: step(batches[turn % len(batches)]), batches
+
+
+def _precision(dtype: str) -> str:
+    """Return what a runtime is told: what is int8 is so in the file."""
+    return 'fp32' if dtype == 'int8' else dtype
 
 
 def raw_outputs(model: nn.Module, images: Tensor) -> list:

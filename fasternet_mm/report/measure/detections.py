@@ -4,8 +4,14 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
+
+from ...deploy.quantization import match
+from ...deploy.runtime import Detections
+from ..schema import Agreement
 
 _SPREAD = 3.0  # standard deviation of the logits, at which some classes stand out
 _CANDIDATES = (4, 16, 64)  # scores above the threshold for each detection that is wanted; tried in turn
@@ -50,6 +56,28 @@ def make_detections(model: nn.Module, batches: Sequence[dict]) -> int | None:
         if min(found) >= wanted:
             break
     return wanted
+
+
+def arrays_of(image: DetDataSample | Detections) -> dict[str, np.ndarray]:
+    """Return ``boxes`` in the picture's pixels, ``scores`` and ``labels`` of what torch or a file found in an image."""
+    if isinstance(image, Detections):
+        return dict(boxes=image.boxes, scores=image.scores, labels=image.labels)
+    names = dict(boxes='bboxes', scores='scores', labels='labels')
+    return {name: image.pred_instances[key].float().cpu().numpy() for name, key in names.items()}
+
+
+def agreement(found: Sequence[dict[str, np.ndarray]], wanted: Sequence[dict[str, np.ndarray]]) -> Agreement:
+    """Compare detections, of :func:`arrays_of`, image by image; pairs are of one class and overlap by half or more."""
+    boxes, scores = [0.0], [0.0]
+    pairs = 0
+    for got, want in zip(found, wanted, strict=True):
+        matched = match(got, want)
+        pairs += len(matched)
+        for i, j, _ in matched:
+            boxes.append(float(abs(got['boxes'][i] - want['boxes'][j]).max()))
+            scores.append(float(abs(got['scores'][i] - want['scores'][j])))
+    totals = (sum(len(image['scores']) for image in images) for images in (wanted, found))
+    return Agreement(*totals, pairs, max(boxes), max(scores))
 
 
 def _classifiers(model: nn.Module) -> Iterator[tuple[nn.Module, int, bool]]:

@@ -22,13 +22,22 @@ def check_evaluation(cfg: Config) -> None:
     check_config(cfg, 'test')
 
 
-def _widen(element: BaseDataElement) -> None:
+def widen(element: BaseDataElement) -> None:
     """Make half precision single in place: the metrics' NumPy has no bf16."""
     for name, value in element.items():
         if isinstance(value, BaseDataElement):
-            _widen(value)
+            widen(value)
         elif isinstance(value, torch.Tensor) and value.is_floating_point():
             setattr(element, name, value.float())
+
+
+def data_labels(cfg: Config, annotations: str, images: int) -> list[str]:
+    """Return what makes an accuracy another one than that which papers report."""
+    labels = [f'accuracy on {images} images only'] if images < 5000 else []
+    is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and images == 5000
+    if cfg.default_scope == 'mmdet' and not is_val2017:
+        labels.append(f'AP on {annotations}, not on COCO val2017')
+    return labels
 
 
 def evaluate(
@@ -69,7 +78,7 @@ def evaluate(
                 with half(device, dtype):
                     samples = step(data)
                 for sample in samples:
-                    _widen(sample)
+                    widen(sample)
                 return samples
 
             runner.model.test_step = test_step
@@ -84,9 +93,4 @@ def evaluate(
     labels = [] if checkpoint else ['accuracy of random weights']
     if (mode, dtype) != ('eager', 'fp32'):
         labels.append(f'accuracy of {mode} {dtype}')
-    if len(dataset) < 5000:
-        labels.append(f'accuracy on {len(dataset)} images only')
-    is_val2017 = os.path.basename(annotations) == 'instances_val2017.json' and len(dataset) == 5000
-    if cfg.default_scope == 'mmdet' and not is_val2017:
-        labels.append(f'AP on {annotations}, not on COCO val2017')
-    return Evaluation(metrics, len(dataset), annotations, labels)
+    return Evaluation(metrics, len(dataset), annotations, labels + data_labels(cfg, annotations, len(dataset)))

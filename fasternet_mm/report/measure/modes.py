@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...models import FasterNet
 from ..schema import MODES
 
-DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
+DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16, int8=torch.int8)  # the last in files
 
 
 class UnsupportedModeError(UserError):

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .case import Case
 from .counting import count_classifier, count_detector
 from .detections import make_detections
 from .environment import load_labels, snapshot, throttle_labels
-from .evaluation import evaluate
+from .evaluation import data_labels, evaluate
 from .memory import can_count_tensors, held, peak_memory, peak_of_tensors, release
 from .modes import DTYPES, UnsupportedModeError, compiling
 from .subject import Subject, detector_batches
@@ -55,11 +55,21 @@ class Options:
         for option, values, least in sizes:
             if any(not least <= value < math.inf for value in values or ()):
                 raise UserError(f'--{option} must be at least {least}, but is {" ".join(map(str, values))}')
+        if not self.ways:
+            able = ' or '.join(mode for mode in MODES if 'int8' in MODES[mode].runtime_dtypes)
+            raise UserError(f'--dtype int8 is for --mode {able}, but the modes are {", ".join(self.modes)}')
 
     @property
-    def plain_mode(self) -> str:
-        """Return the first mode, or eager where that one cannot be evaluated or taken apart."""
-        return self.modes[0] if MODES[self.modes[0]].plain else 'eager'
+    def ways(self) -> list[tuple[str, str]]:
+        """Return modes with dtypes, in turn: int8 is for the modes alone that read files of it."""
+        every = itertools.product(self.dtypes, self.modes)
+        return [(mode, dtype) for dtype, mode in every if dtype != 'int8' or dtype in MODES[mode].runtime_dtypes]
+
+    @property
+    def plain(self) -> tuple[str, str]:
+        """Return the first mode and dtype, or eager or fp32 where torch cannot evaluate it or take it apart."""
+        mode, dtype = self.modes[0], self.dtypes[0]
+        return mode if MODES[mode].plain else 'eager', 'fp32' if dtype == 'int8' else dtype
 
     def shape_of(self, subject: Subject) -> tuple[int, int]:
         """Return H, W of random input."""
@@ -120,6 +130,8 @@ class Reporter:
         """
         options = self._options
         members = [(subject, self.described(subject)) for subject in subjects]
+        for subject in (*subjects, *beside):
+            subject.folder = folder and folder / 'files'
         self.report.models += [model for _, model in members]
         for subject, model in members:
             self._count(subject, model)
@@ -187,14 +199,31 @@ class Reporter:
     def _evaluate(self, subject: Subject, model: Model, folder: Path) -> None:
         self.say(f'{subject.name}: evaluating')
         options = self._options  # accuracy stands in a model's first row, so it is of what that row measures
-        how = options.device, options.plain_mode, options.dtypes[0], options.channels_last
+        mode, dtype = options.plain
+        how = options.device, mode, dtype, options.channels_last
         try:
             model.evaluation = evaluate(subject.cfg, subject.checkpoint, folder / 'evaluation' / subject.name, *how)
-            if options.plain_mode != options.modes[0]:
-                model.evaluation.labels.append(f'accuracy of {options.plain_mode}, not of {options.modes[0]}')
+            if mode != options.modes[0]:
+                model.evaluation.labels.append(f'accuracy of {mode}, not of {options.modes[0]}')
         except Exception as error:
             self.fail(model, 'not evaluated', error)
             model.evaluation = Evaluation({}, 0, None, [], model.error)
+        self._save(self.report)
+
+    def _evaluate_form(self, case: Case, model: Model) -> None:
+        """Evaluate what was timed, if it is a whole model that was not made to find something."""
+        subject, row, options = case.subject, case.row, self._options
+        known, least = model.evaluation, min(options.batches_of(subject))
+        done = (row.mode, row.dtype) == options.plain or row.batch_size != least or row.scope != subject.kind
+        if done or known is None or known.error or subject.random:
+            return
+        self.say(f'{subject.name}: evaluating {row.mode} {row.dtype}')
+        row.evaluation = replace(known, metrics={}, labels=data_labels(subject.cfg, known.dataset, known.images))
+        try:
+            row.evaluation.metrics = case.accuracy(subject.cfg)
+        except Exception as error:
+            row.evaluation.error = _one_line(error)
+            self.say(f'{subject.name}, {row.mode} {row.dtype}: not evaluated: {row.evaluation.error}')
         self._save(self.report)
 
     def _make_detections(self, subject: Subject, model: Model) -> None:
@@ -211,7 +240,7 @@ class Reporter:
         options, ready = self._options, []
         with compiling(options.modes):
             for subject, model in members:
-                for dtype, mode in itertools.product(options.dtypes, options.modes):
+                for mode, dtype in options.ways:
                     case = options.case(subject, scope, mode, dtype, batch_size)
                     case.row.labels += [] if dtype == 'fp32' else [f'in {dtype}']
                     model.measurements.append(case.row)
@@ -228,6 +257,9 @@ class Reporter:
             mode = f'{row.mode} {row.dtype} batch {row.batch_size}'
             self.say(f'{case.subject.name}, {scope}, {mode}: {row.latency_ms.p50:.2f} ms')
         self._compare([(case.subject.name, case.row) for case, _ in ready])
+        models = dict(members)
+        for case, _ in ready:
+            self._evaluate_form(case, models[case.subject])
         ready.clear()
         release(options.device)
 
@@ -268,16 +300,18 @@ class Reporter:
         options = self._options
         if subject.kind == 'detector' and options.wants('split'):
             self.say(f'{subject.name}: splitting the time of a detection')
-            mode, dtype = options.plain_mode, options.dtypes[0]
+            mode, dtype = options.plain
             case = options.case(subject, 'detector', mode, dtype, 1)
             try:
                 detector, call, _ = case.detector()
+                case.see(call)
                 model.split = time_breakdown(call, detector, case.row.shape, options.device, options.limits)
                 model.split.labels += [*case.row.labels, *case.found(), f'{mode} {dtype}, batch 1']
             except Exception as error:
                 self.fail(model, 'its time could not be split', error)
         if subject.has('backbone') and options.wants('roofline'):
-            for dtype, batch_size in itertools.product(options.dtypes, options.batches_of(subject)):
+            dtypes = [dtype for dtype in options.dtypes if dtype != 'int8']
+            for dtype, batch_size in itertools.product(dtypes, options.batches_of(subject)):
                 self.say(f'{subject.name}: timing its layers in {dtype}, batch {batch_size}')
                 case = options.case(subject, 'backbone', 'eager', dtype, batch_size)
                 try:

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,7 +38,10 @@ class Subject:
     shape: tuple[int, int] | None = None  # H, W that the model is meant for, where the kind does not say it
     random: bool = False  # whether its weights are
     made_to_find: int | None = None  # what random weights were made to find in an image, see make_detections
+    folder: Path | None = None  # where its exported files go
+    files: set[Path] = field(default_factory=set)  # that are there
     batches: dict = field(default_factory=dict)  # see detector_batches
+    found: dict = field(default_factory=dict)  # in these batches by eager fp32
 
     def has(self, scope: str) -> bool:
         """Return whether it can be measured in a scope."""

@@ -89,7 +89,7 @@ def _figure(height: float, caption: str) -> Figure:
 
 
 def _main_measurements(report: Report, kind: str) -> list[tuple[Model, Measurement]]:
-    """Return each model of a kind with its whole-model measurement in the first mode and the smallest batch."""
+    """Return each model's measurement in the first mode and the smallest batch, and those with an own accuracy."""
     models = [model for model in report.models if model.kind == kind]
     found = [(model, m) for model in models for m in model.measurements if m.scope == kind and m.latency_ms]
     if not found:
@@ -97,35 +97,42 @@ def _main_measurements(report: Report, kind: str) -> list[tuple[Model, Measureme
     first = min((m for _, m in found), key=lambda m: m.batch_size)
     chosen = {}
     for model, m in found:
-        if all(getattr(m, key) == getattr(first, key) for key in ('mode', 'dtype', 'device', 'batch_size')):
-            chosen.setdefault(model.name, (model, m))
+        alike = all(getattr(m, key) == getattr(first, key) for key in ('mode', 'dtype', 'device', 'batch_size'))
+        if alike or (m.evaluation and m.device == first.device):
+            chosen.setdefault((model.name, m.mode, m.dtype), (model, m))
     return list(chosen.values())
+
+
+_TOLD_APART = {'model': lambda model, m: model.name, 'form': lambda model, m: f'{m.mode} {m.dtype}'}
 
 
 def _accuracy_over_latency(report: Report) -> Figure | None:
     panels, shown, taken = [], [], []
     for kind, quantities in ACCURACIES.items():
         quantity, (_, _, published) = next(iter(quantities.items()))
-        points = []
-        for model, m in _main_measurements(report, kind):
-            value, labels = measured_accuracy(model, quantity), model.labels + m.labels
+        points, measured = [], _main_measurements(report, kind)
+        several = {what: len({of(*one) for one in measured}) > 1 for what, of in _TOLD_APART.items()}
+        for model, m in measured:
+            done = m.evaluation or model.evaluation
+            value, labels = measured_accuracy(model, done, quantity), model.labels + m.labels
             quoted = value is None
             if quoted:
                 value = getattr(model.published, published, None)
             else:
-                labels = labels + model.evaluation.labels
+                labels = labels + done.labels
             if value is not None:
-                points.append((m.latency_ms.p50, value, model.name, quoted))
+                name = ' '.join(of(model, m) for what, of in _TOLD_APART.items() if several[what]) or model.name
+                points.append((m.latency_ms.p50, value, name, quoted))
                 shown.append((model, labels))
                 taken.append(m)
         if points:
-            panels.append((kind, quantity, taken[-1].mode, sorted(points)))
+            panels.append((kind, quantity, '' if several['form'] else f'{taken[-1].mode}, ', sorted(points)))
     if not panels:
         return None
     most = max(len(points) for *_, points in panels)
     figure = _figure((4.2 if most < 15 else 5.6) * len(panels), _caption(report, shown, taken))
     for axis, (kind, quantity, mode, points) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels):
-        ours = [p for p in points if _colour(p[2]) == _RED]
+        ours = [p for p in points if _colour(p[2]) == _RED and mode]  # a line goes through models, not through forms
         axis.plot([p[0] for p in ours], [p[1] for p in ours], color=_RED, linewidth=1.2, zorder=2)
         for x, y, name, quoted in points:
             colour = _colour(name)
@@ -138,7 +145,7 @@ def _accuracy_over_latency(report: Report) -> Figure | None:
         axis.set_xlim(points[0][0] / 1.3, points[-1][0] * 1.3)
         axis.margins(y=0.15)
         axis.set_title(f'{quantity} of the {kind}s over their latency')
-        axis.set_xlabel(f'p50 latency, ms ({mode}, log scale)')
+        axis.set_xlabel(f'p50 latency, ms ({mode}log scale)')
         axis.set_ylabel(quantity + (' (%)' if kind == 'classifier' else ''))
         texts = {True: 'quoted from the paper, not measured', False: 'evaluated here'}
         style = dict(linestyle='', marker='o', color=_INK)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..schema import Comparison, Evaluation, Measurement, Missing, Model, Published, Report, Roofline, Side
+from ..schema import Agreement, Comparison, Evaluation, Measurement, Missing, Model, Published, Report, Roofline, Side
 
 INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'
 # the quantities of a kind of model: the evaluator's name, the factor that makes it per cent, the published name
@@ -23,6 +23,11 @@ _CONDITIONS = dict(
     mode='mode', dtype='dtype', batch_size='batch', shape='input', device='device', threads='threads',
     channels_last='channels last', peak_memory_of='peak memory of the',
 )  # fmt: skip
+
+_REMARKS = {
+    'off eager': "relative difference of the outputs from eager fp32's",
+    'like eager': "how many of eager fp32's detections are found, with the largest difference of a box and of a score",
+}
 
 
 @dataclass
@@ -136,12 +141,17 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
     of_measurement('peak MiB', lambda _, m: _result(m, m.peak_memory, lambda value: f'{value / 2**20:.0f}'))
     of_measurement('detections', lambda _, m: _result(m, m.detections, '{:.4g}'.format))
     of_measurement('off eager', lambda _, m: _result(m, m.difference, '{:.1e}'.format))
+    of_measurement('like eager', lambda _, m: _result(m, m.agreement, _agreement))
+    of_measurement('file MB', lambda _, m: _result(m, m.file_size, lambda size: number(size / 1e6)))
     if first:
         for quantity in ACCURACIES[kind]:
-            of_model(quantity, lambda model, quantity=quantity: _accuracy(model, quantity))
+            columns[quantity] = [
+                _accuracy(model, (m and m.evaluation) or (model.evaluation if leading else None), quantity)
+                for model, m, leading in pairs
+            ]
     columns = {title: cells for title, cells in columns.items() if any(cell.text for cell in cells)}
     remarks = ['; '.join(remarks)] if remarks else []
-    remarks += ["off eager: relative difference of the outputs from eager fp32's"] if 'off eager' in columns else []
+    remarks += [f'{title}: {said}' for title, said in _REMARKS.items() if title in columns]
     counted = [model.multiply_adds for model in models if model.multiply_adds]
     remarks += dict.fromkeys(f'MACs are multiply-adds: {c.convention}, at {shown(c.shape)}' for c in counted)
     return Block(title, list(columns), [list(row) for row in zip(*columns.values())], remarks)
@@ -169,8 +179,12 @@ def _result(m: Measurement, value: Any, write: Callable[[Any], str], labels: Seq
     return Cell() if m.error or value is None else Cell(write(value), labels)
 
 
-def _accuracy(model: Model, quantity: str) -> Cell:
-    done, value = model.evaluation, measured_accuracy(model, quantity)
+def _agreement(one: Agreement) -> str:
+    return f'{one.matched} of {one.wanted}, {one.box:.2g} px, {one.score:.1e}'
+
+
+def _accuracy(model: Model, done: Evaluation | None, quantity: str) -> Cell:
+    value = measured_accuracy(model, done, quantity)
     if done and done.error:
         return Cell('error', [f'the evaluation failed: {done.error}'], 'error')
     return Cell() if value is None else Cell(f'{value:.1f}', model.labels + done.labels)
@@ -321,10 +335,10 @@ def device_name(report: Report, device: str) -> str:
     return machine.host.cpu if device == 'cpu' else device
 
 
-def measured_accuracy(model: Model, quantity: str) -> float | None:
-    """Return a model's evaluated accuracy in per cent; None where it was not evaluated."""
+def measured_accuracy(model: Model, done: Evaluation | None, quantity: str) -> float | None:
+    """Return an evaluated accuracy in per cent; None where it was not evaluated."""
     wanted, factor, _ = ACCURACIES[model.kind][quantity]
-    for name, value in model.evaluation.metrics.items() if model.evaluation else ():
+    for name, value in done.metrics.items() if done else ():
         if name.rpartition('/')[2] == wanted:
             return value * factor
     return None
