@@ -153,6 +153,12 @@ def test_sensitive_layers_stay_in_floating_point_until_the_loss_is_small_enough(
     assert sum(op.get_element_type() == openvino.Type.i8 for op in i8) == 2
 
 
+def test_as_much_as_is_allowed_may_be_lost(file, inputs, tmp_path):
+    assert 0.416 * 100 - 0.411 * 100 > 0.5
+    measure = lambda path: {'coco/segm_mAP': 0.411 if path.suffix == '.xml' else 0.416}  # noqa: E731
+    assert quantize_file(file, tmp_path / 'a.xml', inputs, measure, 0.5, say=str)['floating_point'] == []
+
+
 def test_what_loses_too_much_is_not_written(file, inputs, tmp_path):
     with pytest.raises(UserError, match=r'coco/segm_mAP drops by 2.00 points .* more than --max-drop 0.5: .* not writ'):
         quantize_file(file, tmp_path / 'a.xml', inputs, accuracy_of([0.02] * 9), 0.5, say=str)
