@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
-from ..files import partial_path
+from ..files import partial_path, remove_leftovers
 from ..machine import instruction_sets, processor
 from .likeness import difference, match
 from .onnx import require_packages
@@ -225,6 +225,7 @@ def write(model: 'openvino.Model', out: Path, metadata: Mapping[str, str]) -> No
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
     """Make a folder beside `out` for an .xml that may become `out`; remove it in the end."""
+    remove_leftovers(out.parent)  # of a kill
     folder = partial_path(out)
     folder.mkdir(parents=True)
     try:
