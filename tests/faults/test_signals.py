@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.work_dir import LOCK
 from fasternet_mm.errors import UserError
 from tests.helpers import REPO
+from tests.helpers.configs import write_tiny_config
 
 from .processes import Tool
 from .runs import full_disk
@@ -117,6 +119,14 @@ def test_shared_memory_that_is_full_does_not_stop_a_training_in_silence(tiny_con
     assert worker.startswith('DataLoader worker: unable to') and 'File too large' in worker
     assert line.startswith('train.py: error: DataLoader worker (pid') and 'exited unexpectedly; if memory ran' in line
     assert line.endswith('; no checkpoint was written yet')
+
+
+def test_a_training_without_a_home_in_a_folder_of_any_name(tmp_path, sample):
+    folder = tmp_path / 'dätä und 数据'
+    shutil.copytree(sample, folder / 'sample')
+    config = write_tiny_config(folder, folder / 'sample', epochs=1, num_workers=1)
+    training = Tool('train.py', config, log=tmp_path / 'log', HOME='/nowhere')
+    assert training.wait() == 0 and (folder / 'work' / 'epoch_1.pth').exists()
 
 
 # errors that reach the end of a tool's main
