@@ -38,7 +38,7 @@ def lines_of(training: Tool) -> list[str]:
 @pytest.fixture
 def training(tiny_config, tmp_path):
     """A training with data-loader workers in its second epoch of many."""
-    config = tiny_config(epochs=200, num_workers=2, extra='train_dataloader.update(batch_size=6)\n')
+    config = tiny_config(epochs=200, num_workers=2, extra='train_dataloader.update(batch_size=1)\n')
     started = Tool('train.py', config, log=tmp_path / 'log')
     started.wait_until(lambda: 'Epoch(train)   [2][' in started.text)
     yield started
@@ -96,7 +96,7 @@ def test_the_other_of_two_processes_ends_too(tiny_config, tmp_path, victim):
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = str(server.getsockname()[1])
     environ = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    config = tiny_config(epochs=200, extra='train_dataloader.update(batch_size=6)\n')
+    config = tiny_config(epochs=200, extra='train_dataloader.update(batch_size=1)\n')
     ranks = [
         Tool('train.py', config, '--launcher', 'pytorch', log=tmp_path / rank, **environ, RANK=rank, LOCAL_RANK=rank)
         for rank in '01'
