@@ -1,6 +1,5 @@
 """The classes of the heads, the data sets, their annotation files and the evaluators, against each other."""
 
-import os
 from collections.abc import Mapping, Sequence
 from logging import Logger
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..checkpoint.rules import listed
 from ..errors import UserError
-from .annotations import find_bad_box, missing_classes, names_by_id
+from .annotations import find_bad_box, missing_classes, named, names_by_id
 from .explaining import nodes
 from .samples import leaves
 
@@ -25,15 +24,12 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
 
     mmdet lets a name pass that is not in the file, and numbers classes in the file's order, whatever metainfo says.
     """
-    classes = dataset.metainfo.get('classes')
+    classes = dataset.metainfo.get('classes') or ()
     if isinstance(classes, str):
         raise UserError(f'{setting}.metainfo.classes must be a tuple of names, as ({classes!r},), but is {classes!r}')
-    if not classes:
-        return
     ours, fault = f'{setting}.metainfo.classes', None
-    if hasattr(dataset, 'cat_ids') and _is_json(dataset.ann_file):
-        known = names_by_id(dataset.ann_file)
-        file = f'{dataset.ann_file}, which the config names as {setting}.ann_file,'
+    if hasattr(dataset, 'cat_ids') and (known := names_by_id(dataset.ann_file)):
+        file = named(dataset.ann_file, setting)
         if len(dataset.cat_ids) != len(classes) and (fault := missing_classes(classes, known.values())):
             raise UserError(f'{file} {fault}')
         fault = order_fault(ours, classes, file, [known.get(number) for number in dataset.cat_ids])
@@ -41,10 +37,6 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
         fault = order_fault(ours, classes, f'{dataset.img_prefix} (in alphabetical order)', list(dataset.folder_to_idx))
     if fault:
         raise UserError(fault)
-
-
-def _is_json(file: str) -> bool:
-    return file.endswith('.json') and os.path.isfile(file)
 
 
 def check_same_classes(train, val, logger: Logger) -> None:
@@ -92,17 +84,16 @@ def check_heads(model: nn.Module, dataset, setting: str) -> None:
 
 def check_annotations(dataset, setting: str) -> None:
     """Raise UserError where a data set for detection has no object, or a box that is none; mmdet passes over both."""
-    found = [leaf for _, leaf in leaves(dataset, setting)]
-    infos = (leaf.get_data_info(index) for leaf in found for index in range(len(leaf)))
+    found = list(leaves(dataset, setting))
+    infos = (leaf.get_data_info(index) for _, leaf in found for index in range(len(leaf)))
     if found and not any(_has_objects(info) for info in infos):
         raise UserError(
             f'{setting} has no object of its classes on any of its {len(dataset)} images, crowds apart: see '
-            f'{", ".join(leaf.ann_file for leaf in found)}'
+            f'{", ".join(leaf.ann_file for _, leaf in found)}'
         )
-
-    for path, leaf in leaves(dataset, setting):
-        if hasattr(leaf, 'cat_ids') and _is_json(leaf.ann_file) and (fault := find_bad_box(leaf.ann_file)):
-            raise UserError(f'{leaf.ann_file}, which the config names as {path}.ann_file, {fault}')
+    for path, leaf in found:
+        if hasattr(leaf, 'cat_ids') and (fault := find_bad_box(leaf.ann_file)):
+            raise UserError(f'{named(leaf.ann_file, path)} {fault}')
 
 
 def _has_objects(info: dict) -> bool:
@@ -127,10 +118,9 @@ def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -
     with_files = [metric for metric in metrics if getattr(metric, '_coco_api', None) is not None]
     for (path, file), metric in zip(files, with_files):
         if isinstance(metric, CocoMetric) and not metric.format_only:
-            named = f'{file}, which the config names as {path}.ann_file,'
-            _check_coco(metric._coco_api, dataset, classes, named, setting, logger)
-            if _is_json(file) and (fault := find_bad_box(file)):
-                raise UserError(f'{named} {fault}')
+            _check_coco(metric._coco_api, dataset, classes, named(file, path), setting, logger)
+            if fault := find_bad_box(file):
+                raise UserError(f'{named(file, path)} {fault}')
     for metric in metrics:
         if isinstance(metric, Accuracy) and classes and max(metric.topk) > len(classes):
             raise UserError(f'{name}_evaluator.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import UserError, did_you_mean
-from .annotations import find_fault
+from .annotations import find_fault, named
 from .faults import outside_fault
 
 # what builds a piece of the config, and the argument that holds the piece
@@ -95,7 +95,7 @@ def explain(
     if reader is not None and isinstance(node, Mapping) and isinstance(node.get('ann_file'), str):
         file = Path(node.get('data_root') or '', node['ann_file'])
         if fault := find_fault(file, getattr(reader, '_metainfo', {}).get('classes')):  # it may be half built
-            return UserError(f'{file}, which the config names as {path}.ann_file, {fault}')
+            return UserError(f'{named(file, path)} {fault}')
     if path:
         place = f'{path} ({_shown(node)})'
     return UserError(f'{place} does not work: {cause(error)}{hint} (--traceback shows where)')

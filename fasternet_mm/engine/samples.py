@@ -56,21 +56,25 @@ def _prepare_data(self: BaseDataset, index: int) -> Any:
 def _what_is_wrong(error: Exception, dataset: BaseDataset, index: int) -> str:
     info = dataset.get_data_info(index)
     path, transform = info.get('img_path'), innermost(error, BaseTransform)
-    step = f'{type(transform).__name__}: ' if transform else ''
+    told = (f'{type(transform).__name__}: ' if transform else '') + cause(error)
     if not isinstance(path, str):
-        return f'sample {index} of {dataset.ann_file!r} cannot be used: {step}{cause(error)}'
+        return f'sample {index} of {dataset.ann_file!r} cannot be used: {told}'
     if fault := _fault_of_file(path):
         return f'image {path!r} {fault}'
+    size = _size_of(path)
+    if size and (fault := _fault_of_size(size, info)):
+        return f'image {path!r} {fault}'
+    if size is None or isinstance(transform, LoadImageFromFile):
+        return f'image {path!r} is damaged, or of a format that cannot be read: {told}'
+    return f'image {path!r} of {size[0]} x {size[1]} pixels or its annotations cannot be used: {told}'
+
+
+def _size_of(path: str) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
-            size = image.size
+            return image.size
     except (OSError, ValueError, Image.DecompressionBombError):  # damaged, remote, or larger than PIL likes
-        return f'image {path!r} is damaged, or of a format that cannot be read: {step}{cause(error)}'
-    if fault := _fault_of_size(size, info):
-        return f'image {path!r} {fault}'
-    if isinstance(transform, LoadImageFromFile):
-        return f'image {path!r} is damaged, or of a format that cannot be read: {cause(error)}'
-    return f'image {path!r} of {size[0]} x {size[1]} pixels or its annotations cannot be used: {step}{cause(error)}'
+        return None
 
 
 def _fault_of_file(path: str) -> str | None:
