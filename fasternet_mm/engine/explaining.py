@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import UserError, did_you_mean
-from .annotations import find_fault, named
+from .checks.annotations import find_fault, named
 from .faults import outside_fault
 
 # what builds a piece of the config, and the argument that holds the piece

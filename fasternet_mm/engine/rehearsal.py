@@ -18,10 +18,17 @@ from torch.utils.data import DataLoader
 
 from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
-from .classes import check_annotations, check_classes, check_evaluator, check_heads, check_same_classes, order_fault
+from .checks.classes import (
+    check_annotations,
+    check_classes,
+    check_evaluator,
+    check_heads,
+    check_same_classes,
+    order_fault,
+)
+from .checks.samples import check_files, first_sample, leaves, name_images
 from .explaining import explain, explained, unknown_type
 from .runner import build_runner, unwrapped
-from .samples import check_files, first_sample, leaves, name_images
 
 _PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
 _TOGETHER = (

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..checkpoint import load_strict, require_filling
 from ..errors import CheckpointError, UserError, did_you_mean
-from .resume import require_resumable
+from .checks.resume import require_resumable
 
 # by launcher: what starts the processes, and what it sets, the process's number first
 LAUNCHERS = {

@@ -13,9 +13,9 @@ from mmpretrain.datasets import CustomDataset
 from PIL import Image
 
 from fasternet_mm.engine import rehearsal
-from fasternet_mm.engine.annotations import find_fault
-from fasternet_mm.engine.classes import check_classes
-from fasternet_mm.engine.samples import name_images
+from fasternet_mm.engine.checks.annotations import find_fault
+from fasternet_mm.engine.checks.classes import check_classes
+from fasternet_mm.engine.checks.samples import name_images
 from fasternet_mm.errors import DataError, UserError
 from tests.helpers import one_line
 

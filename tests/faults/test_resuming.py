@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
-from fasternet_mm.engine.resume import require_resumable
+from fasternet_mm.engine.checks.resume import require_resumable
 from fasternet_mm.errors import CheckpointError
 
 from .line import Line, saved, train

@@ -12,10 +12,10 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.evaluation import Accuracy
 from torch import nn
 
-from ..checkpoint.rules import listed
-from ..errors import UserError
+from ...checkpoint.rules import listed
+from ...errors import UserError
+from ..explaining import nodes
 from .annotations import find_bad_box, missing_classes, named, names_by_id
-from .explaining import nodes
 from .samples import leaves
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import did_you_mean
+from ...errors import did_you_mean
 
 
 def _is_id(value) -> bool:
