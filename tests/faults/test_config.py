@@ -97,7 +97,7 @@ WRONG = {
     'a checkpoint that is none': (dict(load_from=3), 'checkpoint not found: 3 ', ''),
     'a path that is none': (dict(val_dataloader__dataset__data_root=3), 'val_dataloader.dataset.data_root must be', ''),
     'val_begin': (dict(train_cfg__val_begin='x'), "train_cfg.val_begin must be an int of at least 1, but is 'x'", ''),
-    'a log level': (dict(log_level='FOO'), "log_level ('FOO') does not work", 'KeyError: FOO'),
+    'a log level': (dict(log_level='FOO', experiment_name='new'), "log_level ('FOO') does not work", 'KeyError: FOO'),
     'a hook': (dict(custom_hooks=['x']), "custom_hooks (['x']) does not work", 'should be an instance of Hook or dict'),
     'a hook of the default ones': (dict(default_hooks__new=3), 'default_hooks (', 'should be an instance of Hook'),
     'suppression of boxes': (dict(model__test_cfg__rcnn__nms=3), 'model.roi_head.bbox_head (', 'AttributeError: '),
