@@ -15,7 +15,7 @@ from PIL import Image
 from fasternet_mm.engine import rehearsal
 from fasternet_mm.engine.checks.annotations import find_fault
 from fasternet_mm.engine.checks.classes import check_classes
-from fasternet_mm.engine.checks.samples import name_images
+from fasternet_mm.engine.checks.samples import check_files, name_images
 from fasternet_mm.errors import DataError, UserError
 from tests.helpers import one_line
 
@@ -188,6 +188,22 @@ def test_folders_in_another_order_than_the_classes_are_named(image_folder):
     ):
         check_classes(folders, 'x')
     check_classes(CustomDataset(data_root=str(image_folder), data_prefix='val'), 'x')
+
+
+@pytest.mark.parametrize('label', [3, -1])
+def test_a_label_of_no_class_is_named_with_its_image(image_folder, tmp_path, label):
+    file = tmp_path / 'labels.txt'
+    file.write_text(f'blue/0.png 0\nred/1.png {label}\n')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
+    settings = dict(data_root=str(image_folder), data_prefix='val', metainfo=dict(classes=('a', 'b', 'c')))
+    images = CustomDataset(ann_file=str(file), pipeline=pipeline, **settings)
+    told = rf"image '.*/val/red/1\.png' has the label {label}, but the 3 classes are 0 to 2"
+    with pytest.raises(UserError, match=f'^x: {told}'):
+        check_files(images, 'x')
+    name_images(images)
+    images[0]
+    with pytest.raises(DataError, match=f'^{told}'):
+        images[1]
 
 
 def test_classes_of_coco_on_three(tiny_run):

@@ -159,6 +159,10 @@ FIRST = {
     'clipping': (dict(optim_wrapper__clip_grad=dict(max_nrm=3)), "optim_wrapper (type='OptimWrapper'", "'max_nrm'"),
     'a sampler': (dict(model__train_cfg__rcnn__sampler__num='a'), 'model.roi_head (', 'TypeError'),
     'a hook': (dict(custom_hooks=[dict(type='EMAHook', momentum=3)]), 'custom_hooks.0 (', 'momentum must be in range'),
+    'what a hook builds': (
+        dict(custom_hooks=[dict(type='EMAHook', update_buffer=True)]),
+        "custom_hooks.0 (type='EMAHook', update_buffer=True) does not work: ", "argument 'update_buffer' (--traceback",
+    ),
     'how often is saved': (
         dict(default_hooks__checkpoint__interval='a'), 'interval of AtomicCheckpointHook must be an int', "is 'a'"
     ),

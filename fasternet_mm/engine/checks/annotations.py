@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -45,11 +46,11 @@ def find_fault(path: str | Path, classes: Sequence[str] | None = None) -> str | 
 
     It reads the whole file, so it is for one that could not be used.
     """
+    if os.path.isfile(path) and not os.path.getsize(path):
+        return 'is empty'
     content = _read(path)
     if content is None:
         return None
-    if not content:
-        return 'is empty'
     try:
         content = json.loads(content)
     except ValueError as error:  # UnicodeDecodeError is one
