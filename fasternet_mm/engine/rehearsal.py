@@ -115,9 +115,6 @@ def _check_settings(cfg: Config) -> None:
         absent = [key for key in group if cfg.get(key) is None]
         if 0 < len(absent) < len(group):
             raise UserError(f'the config has no {" and no ".join(absent)}; {", ".join(group)} need each other')
-    for key in ('work_dir', 'load_from'):
-        if not isinstance(cfg.get(key) or '', str):
-            raise UserError(f'{key} must be a path, but is {cfg[key]!r}')
     for key in ('model', 'train_cfg', 'optim_wrapper'):
         if not isinstance(cfg.get(key) or {}, Mapping):
             raise UserError(f'{key} must be a dict, but is {cfg[key]!r}')

@@ -63,6 +63,8 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    if not isinstance(cfg.work_dir, str):
+        raise UserError(f'work_dir must be a path, but is {cfg.work_dir!r}')
     return cfg
 
 

@@ -93,7 +93,6 @@ WRONG = {
     'a data set that is none': (dict(val_dataloader__dataset=3), 'val_dataloader.dataset must be a dict, but is 3', ''),
     'a schedule that is none': (dict(train_cfg=3), 'train_cfg must be a dict, but is 3', ''),
     'a model that is none': (dict(model=3), 'model must be a dict, but is 3', ''),
-    'a work dir that is none': (dict(work_dir=3), 'work_dir must be a path, but is 3', ''),
     'a checkpoint that is none': (dict(load_from=3), 'checkpoint not found: 3 ', ''),
     'a path that is none': (dict(val_dataloader__dataset__data_root=3), 'val_dataloader.dataset.data_root must be', ''),
     'val_begin': (dict(train_cfg__val_begin='x'), "train_cfg.val_begin must be an int of at least 1, but is 'x'", ''),
