@@ -24,7 +24,7 @@ from .checks.classes import (
     check_evaluator,
     check_heads,
     check_same_classes,
-    order_fault,
+    check_trained_classes,
 )
 from .checks.samples import check_files, first_sample, leaves, name_images
 from .explaining import explain, explained, unknown_type
@@ -91,11 +91,8 @@ class _StartHook(Hook):
         self._validated = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if self.phase == 'test' and isinstance(meta := checkpoint.get('meta'), dict):
-            trained = meta.get('CLASSES') or (meta.get('dataset_meta') or {}).get('classes') or ()  # of mmdet 2, and 3
-            classes = getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes') or ()
-            if fault := order_fault('the checkpoint', trained, 'test_dataloader.dataset.metainfo.classes', classes):
-                runner.logger.warning(fault)
+        if self.phase == 'test':
+            check_trained_classes(checkpoint, runner.test_loop.dataloader.dataset, runner.logger)
 
     def before_test(self, runner: Runner) -> None:
         _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from fasternet_mm.engine import rehearsal
 from fasternet_mm.engine.checks.annotations import find_fault
-from fasternet_mm.engine.checks.classes import check_classes
+from fasternet_mm.engine.checks.classes import check_classes, check_trained_classes
 from fasternet_mm.engine.checks.samples import check_files, name_images
 from fasternet_mm.errors import DataError, UserError
 from tests.helpers import one_line
@@ -179,6 +180,17 @@ def test_a_checkpoint_with_the_classes_in_another_order_is_told(damaged_run, run
     ]
     done = run_tool('test.py', config, checkpoint, '--work-dir', damaged_run.cfg.work_dir, '--cfg-options', *options)
     assert "the checkpoint has 'circle' as number 0, but test_dataloader.dataset.metainfo.classes has it" in done.stdout
+
+
+OTHER_ORDER = [dict(CLASSES=('b', 'a')), *(dict(dataset_meta={name: ['b', 'a']}) for name in ('classes', 'CLASSES'))]
+NO_ORDER = [None, 3, {}, dict(dataset_meta=3), *(dict(CLASSES=names) for names in (3, 'ba', [[], {}], ['a', 'b']))]
+
+
+@pytest.mark.parametrize('meta', OTHER_ORDER + NO_ORDER)
+def test_whatever_a_checkpoint_says_of_its_classes(meta):
+    dataset, said = SimpleNamespace(metainfo=dict(classes=('a', 'b'))), []
+    check_trained_classes(dict(meta=meta), dataset, SimpleNamespace(warning=said.append))
+    assert len(said) == (meta in OTHER_ORDER)
 
 
 def test_folders_in_another_order_than_the_classes_are_named(image_folder):

@@ -32,11 +32,24 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
         file = named(dataset.ann_file, setting)
         if len(dataset.cat_ids) != len(classes) and (fault := missing_classes(classes, known.values())):
             raise UserError(f'{file} {fault}')
-        fault = order_fault(ours, classes, file, [known.get(number) for number in dataset.cat_ids])
+        fault = _order_fault(ours, classes, file, [known.get(number) for number in dataset.cat_ids])
     elif hasattr(dataset, 'folder_to_idx'):  # mmpretrain's data sets without a file
-        fault = order_fault(ours, classes, f'{dataset.img_prefix} (in alphabetical order)', list(dataset.folder_to_idx))
+        folders = f'{dataset.img_prefix} (in alphabetical order)'
+        fault = _order_fault(ours, classes, folders, list(dataset.folder_to_idx))
     if fault:
         raise UserError(fault)
+
+
+def check_trained_classes(checkpoint: dict, dataset, logger: Logger) -> None:
+    """Say where a checkpoint was trained with a class at another place; its names may be the wrong ones."""
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and isinstance(meta.get('dataset_meta'), dict):
+        meta = meta['dataset_meta']
+    names = (meta.get('classes') or meta.get('CLASSES')) if isinstance(meta, dict) else None  # CLASSES: mmdet 2
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    if isinstance(names, (list, tuple)):
+        if fault := _order_fault('the checkpoint', names, 'test_dataloader.dataset.metainfo.classes', classes):
+            logger.warning(fault)
 
 
 def check_same_classes(train, val, logger: Logger) -> None:
@@ -45,7 +58,7 @@ def check_same_classes(train, val, logger: Logger) -> None:
     One line tells of a class that has another name.
     """
     ours, theirs = (list(getattr(dataset, 'metainfo', {}).get('classes') or ()) for dataset in (train, val))
-    if fault := order_fault('train_dataloader.dataset.metainfo.classes', ours, 'val_dataloader.dataset', theirs):
+    if fault := _order_fault('train_dataloader.dataset.metainfo.classes', ours, 'val_dataloader.dataset', theirs):
         raise UserError(fault)
     for number, (name, other) in enumerate(zip(ours, theirs)):
         if name != other:
@@ -53,7 +66,7 @@ def check_same_classes(train, val, logger: Logger) -> None:
             break
 
 
-def order_fault(source: str, classes: Sequence[str], other: str, names: Sequence[str]) -> str | None:
+def _order_fault(source: str, classes: Sequence[str], other: str, names: Sequence[str]) -> str | None:
     """Return a sentence on the first of `classes` that is at another place among `names`, or None."""
     for number, name in enumerate(classes):
         if name in names and names.index(name) != number:
@@ -136,7 +149,7 @@ def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting:
     names = [category['name'] for category in coco.cats.values()]
     if fault := missing_classes(classes, names):
         raise UserError(f'{file} {fault}')
-    if fault := order_fault(f'{setting}.metainfo.classes', classes, file, [name for name in names if name in classes]):
+    if fault := _order_fault(f'{setting}.metainfo.classes', classes, file, [name for name in names if name in classes]):
         raise UserError(fault)
     if others := [name for name in names if name not in classes]:
         told = ', '.join(map(repr, others[:5])) + (', ...' if len(others) > 5 else '')
