@@ -2,7 +2,8 @@
 
 In the order in which a run comes to them: ``cli`` (options, and how a tool ends), ``runner`` (from a config to what
 runs it), ``preflight`` (before anything is built), ``work_dir`` (one training at a time), ``rehearsal`` (what is built,
-tried on one image; it uses ``checks``), and the hooks. ``explaining`` and ``faults`` put an error into one line.
+tried on one image; it uses ``checks`` and ``samples``), and the hooks. ``explaining`` and ``faults`` put an error into
+one line.
 """
 
 from .checkpoint_hook import AtomicCheckpointHook

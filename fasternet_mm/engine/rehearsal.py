@@ -26,9 +26,9 @@ from .checks.classes import (
     check_same_classes,
     check_trained_classes,
 )
-from .checks.samples import check_files, first_sample, leaves, name_images
 from .explaining import explain, explained, unknown_type
 from .runner import build_runner, unwrapped
+from .samples import check_files, first_sample, leaves, name_images
 
 _PLAIN = (SingleStageDetector, TwoStageDetector, ImageClassifier)  # take a dict of inputs and data_samples
 _TOGETHER = (

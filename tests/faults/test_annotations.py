@@ -16,7 +16,7 @@ from PIL import Image
 from fasternet_mm.engine import rehearsal
 from fasternet_mm.engine.checks.annotations import find_fault
 from fasternet_mm.engine.checks.classes import check_classes, check_trained_classes
-from fasternet_mm.engine.checks.samples import check_files, name_images
+from fasternet_mm.engine.samples import check_files, name_images
 from fasternet_mm.errors import DataError, UserError
 from tests.helpers import one_line
 

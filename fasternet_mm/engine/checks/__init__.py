@@ -1,1 +1,1 @@
-"""What has to fit together: classes and annotations, images, and the state of a training that is resumed."""
+"""What has to fit together: classes and annotations, and the state of a training that is resumed."""

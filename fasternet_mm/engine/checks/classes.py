@@ -15,8 +15,8 @@ from torch import nn
 from ...checkpoint.rules import listed
 from ...errors import UserError
 from ..explaining import nodes
+from ..samples import leaves
 from .annotations import find_bad_box, missing_classes, named, names_by_id
-from .samples import leaves
 
 
 def check_classes(dataset: BaseDataset, setting: str) -> None:

@@ -15,8 +15,8 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
-from ...errors import DataError, UserError
-from ..explaining import cause, innermost
+from ..errors import DataError, UserError
+from .explaining import cause, innermost
 
 _MOST_FILES = 5000
 
