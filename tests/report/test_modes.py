@@ -60,8 +60,8 @@ def test_modes_that_are_not_for_this_model_or_machine(classifier, detector):
     ours, theirs = [[row.error for row in model.measurements] for model in report.models]
     assert ours == ['mode graphs is for --device cuda', None]
     assert theirs[1] == 'mode deploy: neither a FasterNet nor a backbone with switch_to_deploy()'
-    (row,) = run([detector], modes=['openvino'], scopes=['detector']).models[0].measurements
-    assert row.error == 'mode openvino is for backbones and classifiers, not for whole detectors'
+    (row,) = run([detector], modes=['openvino'], batch_sizes=[2], scopes=['detector']).models[0].measurements
+    assert row.error == 'mode openvino: the file of a whole detector takes one image at a time'
 
 
 def test_a_training_step_beside_timms(classifier):

@@ -66,18 +66,18 @@ class Case:
         # at random weights biases drown all else, so an empty image's outputs are taken off; in half precision that
         # would leave rounding alone
         signal = row.dtype == 'fp32'
-        call, outputs = self._calls(signal)
         plain = Case(self.subject, replace(row, mode='eager', dtype='fp32', channels_last=False, labels=[]))
+        is_reference = (row.mode, row.dtype, row.channels_last) == ('eager', 'fp32', False)
+        call, outputs = self._calls(signal)
         if row.scope == 'detector':
             found, known, key = self.see(call), self.subject.found, (row.device, row.batch_size, tuple(row.shape))
-        if (row.mode, row.dtype, row.channels_last) == ('eager', 'fp32', False):
-            if row.scope == 'detector':
+            if is_reference:
                 known[key] = found
+            elif key not in known:
+                known[key] = plain.see(plain.detector()[1])
+            row.agreement = None if is_reference else agreement(found, known[key])
+        if is_reference:
             return call
-        if row.scope == 'detector' and key not in known:
-            known[key] = plain.see(plain.detector()[1])
-        if row.scope == 'detector':
-            row.agreement = agreement(found, known[key])
         if outputs:
             row.difference = relative_difference(outputs(), plain._calls(signal)[1]())
             off, most, what = row.difference, _TOLERANCE[row.dtype], 'outputs differ from eager fp32 by {:.2g} relative'
