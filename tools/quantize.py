@@ -1,5 +1,10 @@
 """Quantize an exported file to int8 for OpenVINO, and measure what that costs."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 import resource
 import sys

@@ -67,6 +67,8 @@ class ExportedFile:
             datasets = [leaf for _, leaf in leaves(DATASETS.build(cfg.train_dataloader.dataset), '')]
             pipeline = Compose(test_pipeline(cfg))
         everything = sum(map(len, datasets))
+        if not everything:
+            raise UserError('train_dataloader.dataset has no image to calibrate on')
         places = [_place(datasets, int(place)) for place in np.linspace(0, everything - 1, min(count, everything))]
 
         def make(place: tuple) -> np.ndarray:
@@ -99,7 +101,7 @@ class ExportedFile:
         (height, width), most = pixels.shape[:2], self.shape or _LARGEST_SHAPE
         scale = min(most[0] / height, most[1] / width)
         if self.shape or scale < 1:
-            pixels = cv2.resize(pixels, (round(width * scale), round(height * scale)))
+            pixels = cv2.resize(pixels, [max(1, round(side * scale)) for side in (width, height)])
         sides = pixels.shape[:2]
         whole = self.shape or [side + -side % 32 for side in sides]
         return np.pad(normalized(pixels, self.metadata), [(0, 0), (0, 0), *((0, a - b) for a, b in zip(whole, sides))])
@@ -195,6 +197,16 @@ def evaluate_classifier(
 def evaluate_by(
     predict: Callable[[Tensor, BaseDataElement], None], cfg: Config, classes: Sequence[str] | None = None
 ) -> dict[str, float]:
+    """Return what the config's evaluator says of predictions on the config's test images.
+
+    Args:
+        predict (Callable): Takes what the test pipeline makes of an image, and fills its sample.
+        cfg (Config): Names `test_dataloader` and `test_evaluator`.
+        classes (Sequence[str], optional): Names of the predicted labels, which must be the test data's.
+
+    Raises:
+        UserError: If the classes are others.
+    """
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         loader = Runner.build_dataloader({**cfg.test_dataloader, 'batch_size': 1})
         metainfo = loader.dataset.metainfo
@@ -217,5 +229,5 @@ def _few(names: Sequence[str]) -> str:
 def normalized(picture: np.ndarray, metadata: Mapping[str, str]) -> np.ndarray:
     """Return a classifier's or backbone's input, (1, 3, H, W), float32, for pixels (H, W, 3), blue, green, red."""
     pixels = picture[..., ::-1] if metadata['channels'] == 'RGB' else picture
-    mean, std = (np.array(json.loads(metadata[name]), np.float32) for name in ('mean', 'std'))
-    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)[None], np.float32)
+    mean, std = (json.loads(metadata[name]) or default for name, default in (('mean', 0), ('std', 1)))
+    return np.ascontiguousarray(((pixels - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)[None], np.float32)

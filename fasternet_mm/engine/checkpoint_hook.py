@@ -1,50 +1,21 @@
 """A CheckpointHook that neither a kill, nor a diverged training, nor a forged file can rob of a good checkpoint."""
 
+import copy
 import math
 import re
 from collections import deque
-from contextlib import contextmanager
 from pathlib import Path
 from string import Formatter
-from tempfile import TemporaryDirectory
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 
 from ..checkpoint.rules import listed, non_finite
 from ..errors import UserError, did_you_mean
 from ..files import AtomicLocalBackend, remove_leftovers, require_writable
 from .finite_loss_hook import ADVICE
-
-
-class _DeletionsHeld:
-    """A file backend that only notes what it is asked to delete."""
-
-    def __init__(self, backend) -> None:
-        self._backend = backend
-        self.held = []
-
-    def __getattr__(self, name):
-        return getattr(self._backend, name)
-
-    def remove(self, path) -> None:
-        self.held.append((self._backend.remove, path))
-
-    def rmtree(self, path) -> None:
-        self.held.append((self._backend.rmtree, path))
-
-
-class _RunnerElsewhere:
-    """A runner with another work dir, into which mmengine's hook writes ``last_checkpoint`` in place."""
-
-    def __init__(self, runner, work_dir: str) -> None:
-        self._runner = runner
-        self.work_dir = work_dir
-
-    def __getattr__(self, name):
-        return getattr(self._runner, name)
+from .runner import unwrapped
 
 
 class AtomicCheckpointHook(CheckpointHook):
@@ -84,7 +55,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Raise UserError, before anything is written or deleted, where a weight or a statistic is not finite."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         bad = non_finite(model, checkpoint['state_dict']) + non_finite(model, checkpoint.get('ema_state_dict', {}))
         if bad:
             raise UserError(
@@ -94,18 +65,29 @@ class AtomicCheckpointHook(CheckpointHook):
             )
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        keep = self.max_keep_ckpts
-        with self._deletions_last(), TemporaryDirectory() as elsewhere:
-            # room for one more, so that the new checkpoint knows what is still to be deleted
-            self.max_keep_ckpts = keep + 1 if keep > 0 else keep
-            try:
-                super()._save_checkpoint_with_step(_RunnerElsewhere(runner, elsewhere), step, meta)
-            finally:
-                self.max_keep_ckpts = keep
-            if is_main_process():
-                AtomicLocalBackend().put_text(self.last_ckpt, Path(runner.work_dir, 'last_checkpoint'))
-            while 0 < keep < len(self.keep_ckpt_ids):
-                self._delete(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        if self.max_keep_ckpts > 0:
+            if step not in self.keep_ckpt_ids:
+                self.keep_ckpt_ids.append(step)
+            # the new checkpoint knows what is still to be deleted
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        runner.save_checkpoint(
+            self.out_dir,
+            filename,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            AtomicLocalBackend().put_text(self.last_ckpt, Path(runner.work_dir, 'last_checkpoint'))
+        while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
+            self._delete(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         for name in getattr(self, 'key_indicators', ()):
@@ -114,30 +96,26 @@ class AtomicCheckpointHook(CheckpointHook):
                     f'{type(self).__name__} has save_best={name!r}, but the evaluator gives {listed(list(metrics))}'
                     f'{did_you_mean(name, metrics)}'
                 )
-        with self._deletions_last():
-            super()._save_best_checkpoint(runner, metrics)
-
-    def _delete(self, filename: str) -> None:
-        path = self.file_backend.join_path(self.out_dir, filename)
-        if is_main_process() and self.file_backend.isfile(path):
-            self.file_backend.remove(path)
-        elif is_main_process() and self.file_backend.isdir(path):  # as DeepSpeed saves
-            self.file_backend.rmtree(path)
-
-    @contextmanager
-    def _deletions_last(self):
-        """Delete after the block what is deleted inside it and is our own, and nothing if it fails."""
-        backend = self.file_backend
-        self.file_backend = deletions = _DeletionsHeld(backend)
+        backend, previous = self.file_backend, []
+        self.file_backend = copy.copy(backend)
+        self.file_backend.remove = self.file_backend.rmtree = previous.append  # until the new one is there
         try:
-            yield
+            super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
         best = getattr(self, 'best_ckpt_path_dict', None) or {None: getattr(self, 'best_ckpt_path', None)}
-        for delete, path in deletions.held:
-            # not what was written again under the same name
-            if path == self._own(path) and path not in (self.last_ckpt, *best.values()):
-                delete(path)
+        for path in previous:
+            if path == self._own(path) and path not in best.values():  # of this folder, and not written again
+                self._delete(Path(path).name)
+
+    def _delete(self, filename: str) -> None:
+        path = self.file_backend.join_path(self.out_dir, filename)
+        if not is_main_process() or path == self.last_ckpt:  # which may have been written again under its name
+            return
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # as DeepSpeed saves
+            self.file_backend.rmtree(path)
 
     def _own(self, path) -> str | None:
         """Return where a checkpoint of the name of `path` is in our folder, or None where we name none so.

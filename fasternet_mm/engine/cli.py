@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import torch
 from mmengine.config import DictAction
@@ -63,7 +66,12 @@ def command_line() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as tools have it while they import
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with _terminable(), _workers_end(), _log_ends():
+        with (
+            _terminable(),
+            _replaced(Queue, '_on_queue_feeder_error', staticmethod(_end_worker)),
+            _replaced(logging.Handler, 'handleError', _end_log),
+            _replaced(sys, 'excepthook', _show),
+        ):
             _require_unicode()
             yield
             if torch.distributed.is_initialized():
@@ -108,40 +116,39 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _workers_end() -> Iterator[None]:
-    """End a data loader's worker that cannot hand over a batch, as where /dev/shm is full: torch would wait forever."""
+def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
+    before = vars(owner)[name]
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
-    def end(error, batch) -> None:
-        if multiprocessing.parent_process() is None:
-            return before(error, batch)
+
+def _end_worker(error: Exception, batch) -> None:
+    """End a data loader's worker that cannot hand over a batch, as where /dev/shm is full: torch would wait forever.
+
+    multiprocessing prints a traceback instead, and goes on.
+    """
+    if multiprocessing.parent_process() is not None:
         print(f'DataLoader worker: {error}', file=sys.stderr, flush=True)
         os._exit(1)
-
-    before = Queue._on_queue_feeder_error  # multiprocessing's hook for it, which prints a traceback and goes on
-    Queue._on_queue_feeder_error = staticmethod(end)
-    try:
-        yield
-    finally:
-        Queue._on_queue_feeder_error = staticmethod(before)
+    traceback.print_exception(error)
 
 
-@contextmanager
-def _log_ends() -> Iterator[None]:
+def _end_log(handler: logging.Handler, record: logging.LogRecord) -> None:
     """Raise what keeps a line of the log from being written, as a full disk: logging prints a traceback for each."""
-
-    def end(handler: logging.Handler, record: logging.LogRecord) -> None:
-        error = sys.exception()
-        if not isinstance(error, OSError) or outside_fault(error) is None:
-            return before(handler, record)
+    error = sys.exception()
+    if isinstance(error, OSError) and outside_fault(error):
         error.filename = getattr(handler, 'baseFilename', None)
         raise error
+    traceback.print_exception(error)
 
-    before = logging.Handler.handleError
-    logging.Handler.handleError = end
-    try:
-        yield
-    finally:
-        logging.Handler.handleError = before
+
+def _show(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Show an error, but not that a data loader's worker has nobody to answer any more: the tool has ended."""
+    if multiprocessing.parent_process() is None or not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, where)
 
 
 def _require_unicode() -> None:

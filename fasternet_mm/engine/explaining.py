@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import UserError, did_you_mean
-from .annotations import find_fault
+from .checks.annotations import find_fault, named
 from .faults import outside_fault
 
 # what builds a piece of the config, and the argument that holds the piece
@@ -82,8 +82,11 @@ def explain(
     Returns:
         Exception: `error` itself if it is one for users already, or a programming error of this package.
     """
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    if isinstance(error, UserError) or outside_fault(error) or _is_ours(error, frames[-1]):
+    frames, root = [frame for frame, _ in walk_tb(error.__traceback__)], error
+    while type(root.__context__) is type(root) and str(root.__context__) in str(root):  # raised once more by mmengine
+        root = root.__context__
+        frames += [frame for frame, _ in walk_tb(root.__traceback__)]
+    if isinstance(error, UserError) or outside_fault(error) or _is_ours(root, frames[-1]):
         return error
     settings = {key: cfg[key] for key in _settings(cfg, phase)}
     path, node = _built(frames, settings)
@@ -95,10 +98,10 @@ def explain(
     if reader is not None and isinstance(node, Mapping) and isinstance(node.get('ann_file'), str):
         file = Path(node.get('data_root') or '', node['ann_file'])
         if fault := find_fault(file, getattr(reader, '_metainfo', {}).get('classes')):  # it may be half built
-            return UserError(f'{file}, which the config names as {path}.ann_file, {fault}')
+            return UserError(f'{named(file, path)} {fault}')
     if path:
         place = f'{path} ({_shown(node)})'
-    return UserError(f'{place} does not work: {cause(error)}{hint} (--traceback shows where)')
+    return UserError(f'{place} does not work: {cause(root)}{hint} (--traceback shows where)')
 
 
 def _is_ours(error: Exception, frame: FrameType) -> bool:

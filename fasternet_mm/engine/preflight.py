@@ -48,7 +48,7 @@ def _check_backbone(model) -> None:
             try:
                 with torch.device('meta'):
                     FasterNet(**{key: value for key, value in node.items() if key != 'type'})
-            except (KeyError, TypeError, ValueError) as error:  # of its arguments: KeyError for a norm's type
+            except (TypeError, ValueError) as error:  # of its arguments
                 raise UserError(f'{path}: {error}') from error
 
 

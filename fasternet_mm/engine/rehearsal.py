@@ -18,7 +18,14 @@ from torch.utils.data import DataLoader
 
 from ..errors import DataError, UserError, did_you_mean
 from ..models import FasterNet
-from .classes import check_annotations, check_classes, check_evaluator, check_heads, check_same_classes, order_fault
+from .checks.classes import (
+    check_annotations,
+    check_classes,
+    check_evaluator,
+    check_heads,
+    check_same_classes,
+    check_trained_classes,
+)
 from .explaining import explain, explained, unknown_type
 from .runner import build_runner, unwrapped
 from .samples import check_files, first_sample, leaves, name_images
@@ -84,11 +91,8 @@ class _StartHook(Hook):
         self._validated = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if self.phase == 'test' and isinstance(meta := checkpoint.get('meta'), dict):
-            trained = meta.get('CLASSES') or (meta.get('dataset_meta') or {}).get('classes') or ()  # of mmdet 2, and 3
-            classes = getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes') or ()
-            if fault := order_fault('the checkpoint', trained, 'test_dataloader.dataset.metainfo.classes', classes):
-                runner.logger.warning(fault)
+        if self.phase == 'test':
+            check_trained_classes(checkpoint, runner.test_loop.dataloader.dataset, runner.logger)
 
     def before_test(self, runner: Runner) -> None:
         _check_fit(runner, runner.test_loop, 'test', self.cfg)  # now that the checkpoint fits the model
@@ -108,9 +112,6 @@ def _check_settings(cfg: Config) -> None:
         absent = [key for key in group if cfg.get(key) is None]
         if 0 < len(absent) < len(group):
             raise UserError(f'the config has no {" and no ".join(absent)}; {", ".join(group)} need each other')
-    for key in ('work_dir', 'load_from'):
-        if not isinstance(cfg.get(key) or '', str):
-            raise UserError(f'{key} must be a path, but is {cfg[key]!r}')
     for key in ('model', 'train_cfg', 'optim_wrapper'):
         if not isinstance(cfg.get(key) or {}, Mapping):
             raise UserError(f'{key} must be a dict, but is {cfg[key]!r}')

@@ -18,13 +18,14 @@ from torch import nn
 
 from ..checkpoint import load_strict, require_filling
 from ..errors import CheckpointError, UserError, did_you_mean
-from .resume import require_resumable
+from .checks.resume import require_resumable
 
+# by launcher: what starts the processes, and what it sets, the process's number first
 LAUNCHERS = {
     'none': ('', ()),
     'pytorch': ('torchrun', ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')),
     'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
-    'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')),
+    'mpi': ('mpirun', ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE')),
 }
 # what Python and mmengine raise where a config is wrong itself: its syntax and names, its bases, what it imports
 _OF_A_CONFIG = (SyntaxError, NameError, OSError, ImportError, LookupError, TypeError, ValueError, ConfigParsingError)
@@ -62,6 +63,8 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none', 
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    if not isinstance(cfg.work_dir, str):
+        raise UserError(f'work_dir must be a path, but is {cfg.work_dir!r}')
     return cfg
 
 

@@ -48,7 +48,7 @@ def _prepare_data(self: BaseDataset, index: int) -> Any:
     size = getattr(sample.get('data_samples'), 'ori_shape', None) if isinstance(sample, dict) else None
     if size is not None:
         info = self.get_data_info(index)
-        if fault := _fault_of_size(tuple(size[::-1]), info):
+        if fault := _fault_of_size(tuple(size[::-1]), info) or _fault_of_label(info, self):
             raise DataError(f'image {info.get("img_path")!r} {fault}')
     return sample
 
@@ -56,21 +56,25 @@ def _prepare_data(self: BaseDataset, index: int) -> Any:
 def _what_is_wrong(error: Exception, dataset: BaseDataset, index: int) -> str:
     info = dataset.get_data_info(index)
     path, transform = info.get('img_path'), innermost(error, BaseTransform)
-    step = f'{type(transform).__name__}: ' if transform else ''
+    told = (f'{type(transform).__name__}: ' if transform else '') + cause(error)
     if not isinstance(path, str):
-        return f'sample {index} of {dataset.ann_file!r} cannot be used: {step}{cause(error)}'
+        return f'sample {index} of {dataset.ann_file!r} cannot be used: {told}'
     if fault := _fault_of_file(path):
         return f'image {path!r} {fault}'
+    size = _size_of(path)
+    if size and (fault := _fault_of_size(size, info)):
+        return f'image {path!r} {fault}'
+    if size is None or isinstance(transform, LoadImageFromFile):
+        return f'image {path!r} is damaged, or of a format that cannot be read: {told}'
+    return f'image {path!r} of {size[0]} x {size[1]} pixels or its annotations cannot be used: {told}'
+
+
+def _size_of(path: str) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
-            size = image.size
+            return image.size
     except (OSError, ValueError, Image.DecompressionBombError):  # damaged, remote, or larger than PIL likes
-        return f'image {path!r} is damaged, or of a format that cannot be read: {step}{cause(error)}'
-    if fault := _fault_of_size(size, info):
-        return f'image {path!r} {fault}'
-    if isinstance(transform, LoadImageFromFile):
-        return f'image {path!r} is damaged, or of a format that cannot be read: {cause(error)}'
-    return f'image {path!r} of {size[0]} x {size[1]} pixels or its annotations cannot be used: {step}{cause(error)}'
+        return None
 
 
 def _fault_of_file(path: str) -> str | None:
@@ -90,13 +94,23 @@ def _fault_of_size(size: tuple[int, int], info: dict) -> str | None:
     return f'has {width} x {height} pixels, but is annotated as one of {told[0]} x {told[1]}: boxes would be elsewhere'
 
 
+def _fault_of_label(info: dict, dataset: BaseDataset) -> str | None:
+    """Compare the label of an image, or its labels, with the number of classes; a GPU would only say "assert"."""
+    classes = dataset.metainfo.get('classes')
+    for label in np.ravel(info.get('gt_label', ())) if classes else ():
+        if not 0 <= label < len(classes):
+            return f'has the label {label}, but the {len(classes)} classes are 0 to {len(classes) - 1}'
+    return None
+
+
 def check_files(dataset: BaseDataset, setting: str) -> None:
-    """Raise UserError where an image is missing or empty: of all up to 5000, of more evenly many."""
+    """Raise UserError where an image is missing or empty, or has no right label: of up to 5000, of more evenly many."""
     for index in range(0, len(dataset), math.ceil(len(dataset) / _MOST_FILES)):
-        path = dataset.get_data_info(index).get('img_path')
+        info = dataset.get_data_info(index)
+        path = info.get('img_path')
         if index == 0 and not (path and os.path.isfile(path)):  # remote, or in an archive: the first sample was fine
             return
-        if fault := _fault_of_file(path):
+        if fault := _fault_of_file(path) or _fault_of_label(info, dataset):
             raise UserError(f'{setting}: image {path!r} {fault}')
 
 

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import CheckpointError, UserError
+from .runner import LAUNCHERS
 
 try:
     import fcntl
@@ -20,7 +21,6 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = 'train.lock'
-_RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}  # by launcher
 
 
 @contextmanager
@@ -49,7 +49,8 @@ def training_in(cfg: Config) -> Iterator[None]:
 
 def _is_first(cfg: Config) -> bool:
     """Return whether this is the first of the run's processes, which are not joined yet."""
-    return os.environ.get(_RANKS.get(cfg.launcher, ''), '0') == '0'
+    _, variables = LAUNCHERS[cfg.launcher]
+    return not variables or os.environ.get(variables[0], '0') == '0'
 
 
 @contextmanager

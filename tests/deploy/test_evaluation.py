@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
 
-from fasternet_mm.deploy.evaluation import Inputs, evaluate_classifier, evaluate_detector
+from fasternet_mm.deploy.evaluation import ExportedFile, Inputs, evaluate_classifier, evaluate_detector
 from fasternet_mm.deploy.quantization import headline
 from fasternet_mm.deploy.runtime import Detections
 from fasternet_mm.engine.runner import load_config
@@ -74,6 +75,30 @@ def folder_config(image_folder: Path) -> str:
         "    data_prefix='val', pipeline=_base_.test_pipeline, **images))\n"
         'test_evaluator = dict(topk=1)\n'
     )
+
+
+GRAPH = """
+<ir_version: 10, opset_import: ["": 18]>
+backbone (float[1,3,{0},{1}] images) => (float[1,3,{0},{1}] c2) {{ c2 = Relu (images) }}
+"""
+
+
+@pytest.mark.parametrize(('sides', 'want'), [((64, 96), (64, 96)), (('H', 'W'), (96, 160))])
+def test_a_backbones_inputs_fill_its_size_or_multiples_of_32(tiny_config, tmp_path, sides, want):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('openvino')
+    model = onnx.parser.parse_model(GRAPH.format(*sides))
+    for key, value in dict(producer='fasternet_mm 0', mean='[10, 20, 30]', std='[2, 2, 2]', channels='RGB').items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / 'x.onnx')
+    cv2.imwrite(str(tmp_path / 'x.png'), np.full((80, 150, 3), (40, 30, 20), np.uint8))
+    file = ExportedFile(tmp_path / 'x.onnx')
+    (image,) = file.picture_inputs([tmp_path / 'x.png'])
+    assert file.kind == 'features' and image.shape == (1, 3, *want) and image.dtype == np.float32
+    inside = image[:, :, : round(80 * 96 / 150) if file.shape else 80, : 96 if file.shape else 150]
+    assert (inside == 5).all() and image.sum() == inside.sum()  # (20 - 10) / 2 of red, and the others alike
+    inputs = file.training_inputs(load_config(str(tiny_config())), 3)  # resized to 192 x 192
+    assert [image.shape for image in inputs] == [(1, 3, 64, 96) if file.shape else (1, 3, 192, 192)] * 3
 
 
 def test_the_metric_that_counts():

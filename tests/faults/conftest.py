@@ -2,11 +2,13 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from fasternet_mm.engine.runner import load_config
 from tests.helpers.configs import write_tiny_config
 
+from .line import train
 from .runs import TinyRun
 
 
@@ -32,3 +34,11 @@ def tiny_run(tiny_cfg, sample, tmp_path, quick_runner) -> TinyRun:
 def damaged_run(tiny_cfg, sample, tmp_path, quick_runner) -> TinyRun:
     """A tiny run with data of its own."""
     return TinyRun(tiny_cfg, shutil.copytree(sample, tmp_path / 'data'), tmp_path / 'work')
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory) -> dict:
+    """A checkpoint's content after the first of two epochs."""
+    folder = tmp_path_factory.mktemp('trained')
+    train(folder, epochs=1)
+    return torch.load(folder / 'epoch_1.pth')

@@ -92,7 +92,7 @@ class Study:
         before = whole_checkpoints(work)
         training = self.start(work, **(dict(file_size=self.rng.randint(10**6, self.size)) if 'disk' in fault else {}))
         if fault == 'kill':
-            deadline = time.monotonic() + self.rng.uniform(0.2, min(8, 0.4 * self.seconds))
+            deadline = time.monotonic() + self.rng.uniform(0.2, 0.4 * self.seconds)
             while training.alive and time.monotonic() < deadline:
                 time.sleep(0.005)
             ended = not training.alive

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from mmpretrain.datasets import CustomDataset
 from PIL import Image
 
 from fasternet_mm.engine import rehearsal
-from fasternet_mm.engine.annotations import find_fault
-from fasternet_mm.engine.classes import check_classes
-from fasternet_mm.engine.samples import name_images
+from fasternet_mm.engine.checks.annotations import find_fault
+from fasternet_mm.engine.checks.classes import check_classes, check_trained_classes
+from fasternet_mm.engine.samples import check_files, name_images
 from fasternet_mm.errors import DataError, UserError
 from tests.helpers import one_line
 
@@ -181,6 +182,17 @@ def test_a_checkpoint_with_the_classes_in_another_order_is_told(damaged_run, run
     assert "the checkpoint has 'circle' as number 0, but test_dataloader.dataset.metainfo.classes has it" in done.stdout
 
 
+OTHER_ORDER = [dict(CLASSES=('b', 'a')), *(dict(dataset_meta={name: ['b', 'a']}) for name in ('classes', 'CLASSES'))]
+NO_ORDER = [None, 3, {}, dict(dataset_meta=3), *(dict(CLASSES=names) for names in (3, 'ba', [[], {}], ['a', 'b']))]
+
+
+@pytest.mark.parametrize('meta', OTHER_ORDER + NO_ORDER)
+def test_whatever_a_checkpoint_says_of_its_classes(meta):
+    dataset, said = SimpleNamespace(metainfo=dict(classes=('a', 'b'))), []
+    check_trained_classes(dict(meta=meta), dataset, SimpleNamespace(warning=said.append))
+    assert len(said) == (meta in OTHER_ORDER)
+
+
 def test_folders_in_another_order_than_the_classes_are_named(image_folder):
     folders = CustomDataset(data_root=str(image_folder), data_prefix='val', metainfo=dict(classes=('red', 'a', 'b')))
     with pytest.raises(
@@ -188,6 +200,22 @@ def test_folders_in_another_order_than_the_classes_are_named(image_folder):
     ):
         check_classes(folders, 'x')
     check_classes(CustomDataset(data_root=str(image_folder), data_prefix='val'), 'x')
+
+
+@pytest.mark.parametrize('label', [3, -1])
+def test_a_label_of_no_class_is_named_with_its_image(image_folder, tmp_path, label):
+    file = tmp_path / 'labels.txt'
+    file.write_text(f'blue/0.png 0\nred/1.png {label}\n')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
+    settings = dict(data_root=str(image_folder), data_prefix='val', metainfo=dict(classes=('a', 'b', 'c')))
+    images = CustomDataset(ann_file=str(file), pipeline=pipeline, **settings)
+    told = rf"image '.*/val/red/1\.png' has the label {label}, but the 3 classes are 0 to 2"
+    with pytest.raises(UserError, match=f'^x: {told}'):
+        check_files(images, 'x')
+    name_images(images)
+    images[0]
+    with pytest.raises(DataError, match=f'^{told}'):
+        images[1]
 
 
 def test_classes_of_coco_on_three(tiny_run):

@@ -93,11 +93,10 @@ WRONG = {
     'a data set that is none': (dict(val_dataloader__dataset=3), 'val_dataloader.dataset must be a dict, but is 3', ''),
     'a schedule that is none': (dict(train_cfg=3), 'train_cfg must be a dict, but is 3', ''),
     'a model that is none': (dict(model=3), 'model must be a dict, but is 3', ''),
-    'a work dir that is none': (dict(work_dir=3), 'work_dir must be a path, but is 3', ''),
     'a checkpoint that is none': (dict(load_from=3), 'checkpoint not found: 3 ', ''),
     'a path that is none': (dict(val_dataloader__dataset__data_root=3), 'val_dataloader.dataset.data_root must be', ''),
     'val_begin': (dict(train_cfg__val_begin='x'), "train_cfg.val_begin must be an int of at least 1, but is 'x'", ''),
-    'a log level': (dict(log_level='FOO'), "log_level ('FOO') does not work", 'KeyError: FOO'),
+    'a log level': (dict(log_level='FOO', experiment_name='new'), "log_level ('FOO') does not work", 'KeyError: FOO'),
     'a hook': (dict(custom_hooks=['x']), "custom_hooks (['x']) does not work", 'should be an instance of Hook or dict'),
     'a hook of the default ones': (dict(default_hooks__new=3), 'default_hooks (', 'should be an instance of Hook'),
     'suppression of boxes': (dict(model__test_cfg__rcnn__nms=3), 'model.roi_head.bbox_head (', 'AttributeError: '),
@@ -159,6 +158,10 @@ FIRST = {
     'clipping': (dict(optim_wrapper__clip_grad=dict(max_nrm=3)), "optim_wrapper (type='OptimWrapper'", "'max_nrm'"),
     'a sampler': (dict(model__train_cfg__rcnn__sampler__num='a'), 'model.roi_head (', 'TypeError'),
     'a hook': (dict(custom_hooks=[dict(type='EMAHook', momentum=3)]), 'custom_hooks.0 (', 'momentum must be in range'),
+    'what a hook builds': (
+        dict(custom_hooks=[dict(type='EMAHook', update_buffer=True)]),
+        "custom_hooks.0 (type='EMAHook', update_buffer=True) does not work: ", "argument 'update_buffer' (--traceback",
+    ),
     'how often is saved': (
         dict(default_hooks__checkpoint__interval='a'), 'interval of AtomicCheckpointHook must be an int', "is 'a'"
     ),

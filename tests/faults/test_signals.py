@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from fasternet_mm.engine.cli import command_line
 from fasternet_mm.engine.work_dir import LOCK
 from fasternet_mm.errors import UserError
 from tests.helpers import REPO
+from tests.helpers.configs import write_tiny_config
 
 from .processes import Tool
 from .runs import full_disk
@@ -36,7 +38,7 @@ def lines_of(training: Tool) -> list[str]:
 @pytest.fixture
 def training(tiny_config, tmp_path):
     """A training with data-loader workers in its second epoch of many."""
-    config = tiny_config(epochs=200, num_workers=2, extra='train_dataloader.update(batch_size=6)\n')
+    config = tiny_config(epochs=200, num_workers=2, extra='train_dataloader.update(batch_size=1)\n')
     started = Tool('train.py', config, log=tmp_path / 'log')
     started.wait_until(lambda: 'Epoch(train)   [2][' in started.text)
     yield started
@@ -65,7 +67,10 @@ def test_ctrl_c_among_the_imports_is_no_traceback():
     assert (tool.communicate(timeout=60), tool.returncode) == (('', ''), -signal.SIGINT)  # to a shell that is 130
 
 
-@pytest.mark.parametrize('path', sorted((REPO / 'tools').glob('*.py')), ids=lambda path: path.name)
+TOOLS = [path for path in sorted((REPO / 'tools').glob('*.py')) if 'command_line' in path.read_text()]
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.name)
 def test_every_tool_lets_ctrl_c_end_its_imports_and_then_cleans_up(path):
     imports, _, main = path.read_text().partition('import argparse')
     assert 'signal.signal(signal.SIGINT, signal.SIG_DFL)' in imports and 'with command_line():\n        main()' in main
@@ -91,7 +96,7 @@ def test_the_other_of_two_processes_ends_too(tiny_config, tmp_path, victim):
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = str(server.getsockname()[1])
     environ = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    config = tiny_config(epochs=200, extra='train_dataloader.update(batch_size=6)\n')
+    config = tiny_config(epochs=200, extra='train_dataloader.update(batch_size=1)\n')
     ranks = [
         Tool('train.py', config, '--launcher', 'pytorch', log=tmp_path / rank, **environ, RANK=rank, LOCAL_RANK=rank)
         for rank in '01'
@@ -117,6 +122,14 @@ def test_shared_memory_that_is_full_does_not_stop_a_training_in_silence(tiny_con
     assert worker.startswith('DataLoader worker: unable to') and 'File too large' in worker
     assert line.startswith('train.py: error: DataLoader worker (pid') and 'exited unexpectedly; if memory ran' in line
     assert line.endswith('; no checkpoint was written yet')
+
+
+def test_a_training_without_a_home_in_a_folder_of_any_name(tmp_path, sample):
+    folder = tmp_path / 'dätä und 数据'
+    shutil.copytree(sample, folder / 'sample')
+    config = write_tiny_config(folder, folder / 'sample', epochs=1, num_workers=1)
+    training = Tool('train.py', config, log=tmp_path / 'log', HOME='/nowhere')
+    assert training.wait() == 0 and (folder / 'work' / 'epoch_1.pth').exists()
 
 
 # errors that reach the end of a tool's main

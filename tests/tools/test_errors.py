@@ -52,6 +52,7 @@ def test_an_unknown_arch(run_tool, tiny_config):
         ('model.backbone.out_indices=(0,7)', 'out_indices must be stages from 0 to 3'),
         ('model.backbone.n_div=0', 'n_div must be from 1'),
         ('model.backbone.width=3', "unexpected keyword argument 'width'"),
+        ('work_dir=3', 'work_dir must be a path, but is 3'),
         ('foo', "expected key=value, but got 'foo'"),
     ],
 )

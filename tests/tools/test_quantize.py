@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers import CLASSES, one_line
+from fasternet_mm.deploy.runtime import ExportedModel
+from tests.helpers import CLASSES, REPO, one_line
+from tests.helpers.convolving import write_convolving
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
@@ -19,8 +21,6 @@ pytest.importorskip('nncf')
 @pytest.fixture(scope='module')
 def config(tmp_path_factory, image_folder) -> Path:
     """A tiny classifier of the three colours of the folder."""
-    from tests.helpers import REPO
-
     path = tmp_path_factory.mktemp('config') / 'classifier.py'
     loader = "dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(data_prefix='{}', **images))"
     path.write_text(
@@ -69,6 +69,15 @@ def test_a_classifier_before_and_after(run_tool, files, config, tmp_path):
     core = openvino.Core()
     want, got = (core.compile_model(path, 'CPU')(image)['logits'] for path in (files['classifier'], out))
     assert 0 < np.linalg.norm(got - want) / np.linalg.norm(want) < 0.2
+
+
+def test_a_detector_before_and_after(run_tool, tiny_config, tmp_path):
+    file = write_convolving(tmp_path / 'a.onnx', classes=['circle', 'square', 'triangle'])
+    options = ['--out', tmp_path / 'a.xml', '--num-images', 4, '--max-drop', 0.5]
+    done = run_tool('quantize.py', file, '--config', tiny_config(), *options)
+    assert len(re.findall(r'coco/bbox_mAP [\d.]+, coco/segm_mAP [\d.]+\n', done.stdout)) == 2
+    assert ExportedModel(tmp_path / 'a.xml')(np.full((48, 64, 3), 200, np.uint8)).masks.shape == (1, 48, 64)
+    assert set(json.loads(metadata_of(tmp_path / 'a.xml')['int8'])['accuracy']) == {'before', 'after'}
 
 
 def test_a_backbone_on_pictures_alone(run_tool, files, image_folder, tmp_path):

@@ -9,8 +9,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.optim import Optimizer
 
-from ..checkpoint.rules import listed
-from ..errors import CheckpointError
+from ...checkpoint.rules import listed
+from ...errors import CheckpointError
 
 _ADVICE = 'to start a new training from its weights, leave --resume out and give --cfg-options load_from=FILE'
 

@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import did_you_mean
+from ...errors import did_you_mean
 
 
 def _is_id(value) -> bool:
@@ -45,13 +46,13 @@ def find_fault(path: str | Path, classes: Sequence[str] | None = None) -> str | 
 
     It reads the whole file, so it is for one that could not be used.
     """
-    path = Path(path)
-    if path.suffix != '.json' or not path.is_file():
-        return None
-    if not path.stat().st_size:
+    if os.path.isfile(path) and not os.path.getsize(path):
         return 'is empty'
+    content = _read(path)
+    if content is None:
+        return None
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(content)
     except ValueError as error:  # UnicodeDecodeError is one
         return f'is not JSON: {error}'
     if not isinstance(content, dict):
@@ -66,7 +67,7 @@ def find_bad_box(path: str | Path) -> str | None:
 
     A file without these words is not parsed, which takes 20 s for COCO's.
     """
-    content = Path(path).read_bytes()
+    content = _read(path) or b''
     if b'NaN' not in content and b'Infinity' not in content:
         return None
     return _fault_of_entries('annotations', json.loads(content)['annotations'], dict(bbox=_is_box))
@@ -74,10 +75,22 @@ def find_bad_box(path: str | Path) -> str | None:
 
 def names_by_id(path: str | Path) -> dict:
     """Return the names of a file's categories by their ids; only this part of it is parsed."""
-    content = Path(path).read_bytes()
-    start = re.search(rb'"categories"\s*:\s*(?=\[)', content)
-    categories, _ = json.JSONDecoder().raw_decode(content[start.end() :].decode())
-    return {category['id']: category['name'] for category in categories}
+    content = _read(path) or b''
+    if start := re.search(rb'"categories"\s*:\s*(?=\[)', content):
+        categories, _ = json.JSONDecoder().raw_decode(content[start.end() :].decode())
+        return {category['id']: category['name'] for category in categories}
+    return {}
+
+
+def named(path: str | Path, setting: str) -> str:
+    """Return the beginning of a sentence about a file that the config names as ``<setting>.ann_file``."""
+    return f'{path}, which the config names as {setting}.ann_file,'
+
+
+def _read(path: str | Path) -> bytes | None:
+    """Return a file's content; None of one that is remote, not there, or not JSON."""
+    path = Path(path)
+    return path.read_bytes() if path.suffix == '.json' and path.is_file() else None
 
 
 def missing_classes(classes: Sequence[str], names: Iterable[str]) -> str | None:

@@ -1,6 +1,5 @@
 """The classes of the heads, the data sets, their annotation files and the evaluators, against each other."""
 
-import os
 from collections.abc import Mapping, Sequence
 from logging import Logger
 
@@ -13,11 +12,11 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.evaluation import Accuracy
 from torch import nn
 
-from ..checkpoint.rules import listed
-from ..errors import UserError
-from .annotations import find_bad_box, missing_classes, names_by_id
-from .explaining import nodes
-from .samples import leaves
+from ...checkpoint.rules import listed
+from ...errors import UserError
+from ..explaining import nodes
+from ..samples import leaves
+from .annotations import find_bad_box, missing_classes, named, names_by_id
 
 
 def check_classes(dataset: BaseDataset, setting: str) -> None:
@@ -25,26 +24,32 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
 
     mmdet lets a name pass that is not in the file, and numbers classes in the file's order, whatever metainfo says.
     """
-    classes = dataset.metainfo.get('classes')
+    classes = dataset.metainfo.get('classes') or ()
     if isinstance(classes, str):
         raise UserError(f'{setting}.metainfo.classes must be a tuple of names, as ({classes!r},), but is {classes!r}')
-    if not classes:
-        return
     ours, fault = f'{setting}.metainfo.classes', None
-    if hasattr(dataset, 'cat_ids') and _is_json(dataset.ann_file):
-        known = names_by_id(dataset.ann_file)
-        file = f'{dataset.ann_file}, which the config names as {setting}.ann_file,'
+    if hasattr(dataset, 'cat_ids') and (known := names_by_id(dataset.ann_file)):
+        file = named(dataset.ann_file, setting)
         if len(dataset.cat_ids) != len(classes) and (fault := missing_classes(classes, known.values())):
             raise UserError(f'{file} {fault}')
-        fault = order_fault(ours, classes, file, [known.get(number) for number in dataset.cat_ids])
+        fault = _order_fault(ours, classes, file, [known.get(number) for number in dataset.cat_ids])
     elif hasattr(dataset, 'folder_to_idx'):  # mmpretrain's data sets without a file
-        fault = order_fault(ours, classes, f'{dataset.img_prefix} (in alphabetical order)', list(dataset.folder_to_idx))
+        folders = f'{dataset.img_prefix} (in alphabetical order)'
+        fault = _order_fault(ours, classes, folders, list(dataset.folder_to_idx))
     if fault:
         raise UserError(fault)
 
 
-def _is_json(file: str) -> bool:
-    return file.endswith('.json') and os.path.isfile(file)
+def check_trained_classes(checkpoint: dict, dataset, logger: Logger) -> None:
+    """Say where a checkpoint was trained with a class at another place; its names may be the wrong ones."""
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and isinstance(meta.get('dataset_meta'), dict):
+        meta = meta['dataset_meta']
+    names = (meta.get('classes') or meta.get('CLASSES')) if isinstance(meta, dict) else None  # CLASSES: mmdet 2
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    if isinstance(names, (list, tuple)):
+        if fault := _order_fault('the checkpoint', names, 'test_dataloader.dataset.metainfo.classes', classes):
+            logger.warning(fault)
 
 
 def check_same_classes(train, val, logger: Logger) -> None:
@@ -53,7 +58,7 @@ def check_same_classes(train, val, logger: Logger) -> None:
     One line tells of a class that has another name.
     """
     ours, theirs = (list(getattr(dataset, 'metainfo', {}).get('classes') or ()) for dataset in (train, val))
-    if fault := order_fault('train_dataloader.dataset.metainfo.classes', ours, 'val_dataloader.dataset', theirs):
+    if fault := _order_fault('train_dataloader.dataset.metainfo.classes', ours, 'val_dataloader.dataset', theirs):
         raise UserError(fault)
     for number, (name, other) in enumerate(zip(ours, theirs)):
         if name != other:
@@ -61,7 +66,7 @@ def check_same_classes(train, val, logger: Logger) -> None:
             break
 
 
-def order_fault(source: str, classes: Sequence[str], other: str, names: Sequence[str]) -> str | None:
+def _order_fault(source: str, classes: Sequence[str], other: str, names: Sequence[str]) -> str | None:
     """Return a sentence on the first of `classes` that is at another place among `names`, or None."""
     for number, name in enumerate(classes):
         if name in names and names.index(name) != number:
@@ -92,17 +97,16 @@ def check_heads(model: nn.Module, dataset, setting: str) -> None:
 
 def check_annotations(dataset, setting: str) -> None:
     """Raise UserError where a data set for detection has no object, or a box that is none; mmdet passes over both."""
-    found = [leaf for _, leaf in leaves(dataset, setting)]
-    infos = (leaf.get_data_info(index) for leaf in found for index in range(len(leaf)))
+    found = list(leaves(dataset, setting))
+    infos = (leaf.get_data_info(index) for _, leaf in found for index in range(len(leaf)))
     if found and not any(_has_objects(info) for info in infos):
         raise UserError(
             f'{setting} has no object of its classes on any of its {len(dataset)} images, crowds apart: see '
-            f'{", ".join(leaf.ann_file for leaf in found)}'
+            f'{", ".join(leaf.ann_file for _, leaf in found)}'
         )
-
-    for path, leaf in leaves(dataset, setting):
-        if hasattr(leaf, 'cat_ids') and _is_json(leaf.ann_file) and (fault := find_bad_box(leaf.ann_file)):
-            raise UserError(f'{leaf.ann_file}, which the config names as {path}.ann_file, {fault}')
+    for path, leaf in found:
+        if hasattr(leaf, 'cat_ids') and (fault := find_bad_box(leaf.ann_file)):
+            raise UserError(f'{named(leaf.ann_file, path)} {fault}')
 
 
 def _has_objects(info: dict) -> bool:
@@ -127,10 +131,9 @@ def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -
     with_files = [metric for metric in metrics if getattr(metric, '_coco_api', None) is not None]
     for (path, file), metric in zip(files, with_files):
         if isinstance(metric, CocoMetric) and not metric.format_only:
-            named = f'{file}, which the config names as {path}.ann_file,'
-            _check_coco(metric._coco_api, dataset, classes, named, setting, logger)
-            if _is_json(file) and (fault := find_bad_box(file)):
-                raise UserError(f'{named} {fault}')
+            _check_coco(metric._coco_api, dataset, classes, named(file, path), setting, logger)
+            if fault := find_bad_box(file):
+                raise UserError(f'{named(file, path)} {fault}')
     for metric in metrics:
         if isinstance(metric, Accuracy) and classes and max(metric.topk) > len(classes):
             raise UserError(f'{name}_evaluator.topk is {metric.topk!r}, but {setting} has {len(classes)} classes')
@@ -146,7 +149,7 @@ def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting:
     names = [category['name'] for category in coco.cats.values()]
     if fault := missing_classes(classes, names):
         raise UserError(f'{file} {fault}')
-    if fault := order_fault(f'{setting}.metainfo.classes', classes, file, [name for name in names if name in classes]):
+    if fault := _order_fault(f'{setting}.metainfo.classes', classes, file, [name for name in names if name in classes]):
         raise UserError(fault)
     if others := [name for name in names if name not in classes]:
         told = ', '.join(map(repr, others[:5])) + (', ...' if len(others) > 5 else '')
