@@ -79,7 +79,7 @@ class Agreement:
     @property
     def off(self) -> float:
         """Return the share of the detections of both that have no match."""
-        return 1 - 2 * self.matched / max(self.wanted + self.found, 1)
+        return 1 - 2 * self.matched / (self.wanted + self.found) if self.wanted + self.found else 0.0
 
 
 @dataclass

@@ -317,7 +317,7 @@ def test_bf16_is_never_fp32_in_secret(tmp_path, monkeypatch):
         def get_property(self, device, name):
             return ['FP32', 'INT8']
 
-    monkeypatch.setattr(openvino, 'Core', Old)
+    monkeypatch.setattr('fasternet_mm.deploy.runtime.openvino_core', Old)
     with pytest.raises(ExportedModelError, match='this processor has no bf16 .*; it has FP32, INT8'):
         ExportedModel(file, 'openvino', precision='bf16')
     with pytest.raises(ExportedModelError, match='device cuda is for onnxruntime'):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasternet_mm.engine.runner import load_config
+from fasternet_mm.engine.runner import build_model, load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.report import Options, Reporter, from_config, new_report
 from fasternet_mm.report.measure import exported
@@ -14,6 +14,7 @@ from fasternet_mm.report.measure.modes import UnsupportedModeError
 from fasternet_mm.report.render.markdown import markdown
 from fasternet_mm.report.render.pictures import pictures
 from fasternet_mm.report.schema import Agreement, Evaluation
+from tests.helpers import REPO
 from tests.helpers.exported import write_exported
 
 from .made_up import made_up_report, measurement
@@ -32,7 +33,7 @@ def test_detections_are_matched():
     found = agreement(images([0, 0, 10, 12]), wanted)
     assert (found.wanted, found.found, found.matched, found.box) == (2, 1, 1, 2.0)
     assert found.off == pytest.approx(1 / 3)
-    assert agreement(images(), images()).off == 1  # of nothing nothing can be said
+    assert agreement(images(), images()).off == 0
 
 
 def test_what_a_runtime_cannot_do_is_one_line(monkeypatch):
@@ -91,6 +92,40 @@ def test_a_whole_detector_from_its_file(trained_detector, tmp_path, monkeypatch)
     assert row.evaluation.error is None and row.evaluation.images == 4
     assert 0 <= row.evaluation.metrics['coco/segm_mAP'] < 0.2
     assert row.agreement.found == sum(1 for _ in range(4)) * row.detections
+
+
+def test_a_classifiers_forms_have_an_accuracy(tmp_path, image_folder):
+    for package in ('openvino', 'nncf'):
+        pytest.importorskip(package)
+    config, checkpoint = tmp_path / 'small.py', tmp_path / 'small.pth'
+    config.write_text(
+        f'_base_ = {str(REPO / "configs" / "fasternet_t0_in1k.py")!r}\n'
+        'small = [_base_.load_image, dict(type="Resize", scale=(64, 64)), _base_.pack]\n'
+        f'images = dict(_delete_=True, type="CustomDataset", data_root={str(image_folder)!r}, pipeline=small)\n'
+        'loader = dict(num_workers=0, persistent_workers=False)\n'
+        'train_dataloader = dict(dataset=dict(data_prefix="train", **images), **loader)\n'
+        'val_dataloader = dict(dataset=dict(data_prefix="val", **images), **loader)\n'
+        'test_dataloader, val_evaluator = val_dataloader, dict(topk=1)\n'
+        'test_evaluator = val_evaluator\n'
+        'model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1))), train_cfg=None,\n'
+        '             head=dict(in_channels=64, hidden_channels=16, num_classes=3))\n'
+    )
+    cfg = load_config(str(config))
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), checkpoint)
+    subject = from_config(cfg, str(config), str(checkpoint))
+    asked = dict(modes=['eager', 'openvino'], dtypes=['fp32', 'int8'], scopes=['classifier'], batch_sizes=[2])
+    options = Options(CPU, (64, 64), limits=FAST, **asked)
+    reporter = Reporter(new_report(options, []), options, lambda report: None, str)
+    reporter.run([subject], tmp_path / 'out')
+    (model,) = reporter.report.models
+    assert [(row.mode, row.dtype, row.error) for row in model.measurements] == [
+        ('eager', 'fp32', None), ('openvino', 'fp32', None), ('openvino', 'int8', None)
+    ]  # fmt: skip
+    eager, same, smaller = model.measurements
+    assert eager.evaluation is None and model.evaluation.images == same.evaluation.images == 12
+    assert same.evaluation.metrics == pytest.approx(model.evaluation.metrics)
+    assert smaller.evaluation.error is None and smaller.file_size
+    assert same.difference < 1e-5 < smaller.difference
 
 
 def test_each_form_has_a_point_and_an_accuracy():
