@@ -13,7 +13,7 @@ from ..schema import Git, Gpu, Host, Snapshot
 
 _PACKAGES = (
     'fasternet_mm torch torchvision mmengine mmcv mmcv-lite mmdet mmpretrain pycocotools timm numpy onnx onnxscript '
-    'onnxruntime openvino triton'
+    'onnxruntime openvino nncf triton'
 ).split()
 _GPU_FIELDS = dict(
     driver='driver_version', sm_clock_mhz='clocks.sm', max_sm_clock_mhz='clocks.max.sm',
