@@ -1,0 +1,6 @@
+"""From any mm config to the same with a FasterNet: what depended on the old backbone follows, and nothing else."""
+
+from .leaf import find_config, leaf_text, read_config
+from .swap import Adaptation, adapt, with_fasternet
+
+__all__ = ['Adaptation', 'adapt', 'find_config', 'leaf_text', 'read_config', 'with_fasternet']

@@ -1,0 +1,277 @@
+"""Put a FasterNet into the config of a detector, a classifier or a segmentor in place of its backbone."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mmengine.config import Config, ConfigDict
+
+from ..checkpoint import require_source
+from ..engine.explaining import cause
+from ..errors import UserError, did_you_mean
+from ..models import FasterNet
+from .maps import Map, build, maps_of, shapes_after, told, without_weights
+
+SCOPES = {'mmdet': 'MMDetection', 'mmpretrain': 'MMPretrain', 'mmseg': 'MMSegmentation'}
+_PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # of the ImageNet weights, in RGB order
+_OUR_STRIDES = (4, 8, 16, 32)
+_NO_HEADS = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg')
+_DECAYS = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')  # know their backbones by name
+
+
+@dataclass
+class Adaptation:
+    """What changes in a config.
+
+    Attributes:
+        changes (dict): What a leaf config says, ``_delete_`` included.
+        notes (list[str]): What the user should know, a line each.
+    """
+
+    changes: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def applied(self, cfg: Config) -> Config:
+        """Return a copy of `cfg` with the changes, as a leaf config that inherits from it would be read."""
+        return Config(Config._merge_a_into_b(copy.deepcopy(self.changes), copy.deepcopy(cfg.to_dict())))
+
+
+def with_fasternet(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Config:
+    """Return `cfg` with a FasterNet as its backbone; `cfg` is not changed.
+
+    Args:
+        cfg (Config): Config of mmdet, mmpretrain or mmseg.
+        arch (str): 't0', 't1', 't2', 's', 'm' or 'l'. Defaults to 't0'.
+        checkpoint (str, optional): File, URL or ``fasternet://NAME`` of the backbone's weights, or 'none' for random
+            ones. Defaults to the authors' ImageNet weights of `arch`.
+
+    Raises:
+        UserError: If something in the config asks for what FasterNet does not have; it is named.
+    """
+    return adapt(cfg, arch, checkpoint).applied(cfg)
+
+
+def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Adaptation:
+    """Return what :func:`with_fasternet` changes, and what the user should know about it. The arguments are the same.
+
+    The old backbone and its neck are run without weights, and the neck must make of FasterNet's maps the very shapes
+    that it made of the old ones. Where heads take the maps themselves, the whole model is run.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in SCOPES:
+        raise UserError(f'default_scope is {scope!r}, expected one of {", ".join(SCOPES)}')
+    if arch not in FasterNet.arch_settings:
+        expected = ', '.join(FasterNet.arch_settings)
+        raise UserError(
+            f'arch must be one of {expected}, but is {arch!r}{did_you_mean(str(arch), FasterNet.arch_settings)}'
+        )
+    checkpoint = checkpoint or f'fasternet://fasternet_{arch}'
+    if checkpoint != 'none':
+        require_source(checkpoint)
+
+    path, owner = _find_owner(cfg.get('model'))
+    result = Adaptation(dict(custom_imports=_custom_imports(cfg)))
+    model = _swap(owner, path, scope, arch)
+    if checkpoint != 'none':
+        model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
+    if path:
+        model = {path: model}
+    result.changes['model'] = model
+    _drop_whole_checkpoints(cfg, path, result)
+    if checkpoint != 'none':
+        _follow_pixels(cfg, scope, path, result)
+    _look_at_optimizer(cfg, scope, arch, result)
+    _require_building(cfg, result.applied(cfg), scope, path)
+    return result
+
+
+def _find_owner(model: Mapping | None) -> tuple[str, ConfigDict]:
+    """Return the key of the part of the model whose backbone is replaced, '' for the model itself, and its settings."""
+    for path in ('', 'detector'):
+        owner = (model or {}).get(path) if path else model
+        if isinstance(owner, Mapping) and isinstance(owner.get('backbone'), Mapping) and 'type' in owner['backbone']:
+            return path, owner
+    raise UserError(f'the config has no model.backbone and no model.detector.backbone{_type_told(model)}')
+
+
+def _type_told(model: Mapping | None) -> str:
+    return f'; its model is a {model["type"]}' if isinstance(model, Mapping) and 'type' in model else ''
+
+
+def _custom_imports(cfg: Config) -> dict:
+    before = cfg.get('custom_imports') or {}
+    imports = before.get('imports', [])
+    others = [name for name in ([imports] if isinstance(imports, str) else imports) if name != 'fasternet_mm']
+    return dict(imports=['fasternet_mm', *others], allow_failed_imports=before.get('allow_failed_imports', False))
+
+
+def _swap(owner: ConfigDict, path: str, scope: str, arch: str) -> dict:
+    """Return the changes of the part of a model that has the backbone."""
+    place = f'model.{path}.' if path else 'model.'
+    try:
+        old = maps_of(owner.backbone, scope)
+    except UserError as error:
+        raise UserError(f'{place}backbone: {error}') from error
+    except Exception as error:
+        raise UserError(f'{place}backbone, {owner.backbone.type}, cannot be run here itself: {cause(error)}') from error
+    neck = owner.get('neck')
+    first = neck[0] if isinstance(neck, Sequence) else neck
+    start = 0
+    if first is not None and 'in_channels' in first:
+        start = first.get('start_level') or 0
+    channels = FasterNet.arch_settings[arch]['embed_dims']
+    ours = {stride: Map(channels * 2**index, stride) for index, stride in enumerate(_OUR_STRIDES)}
+    new = [ours.get(each.stride) for each in old[start:]]
+    strides = [each.stride for each in old[start:]]
+    if None in new or sorted(set(strides)) != strides:
+        raise UserError(
+            f'{place}backbone gives {told(old)}; FasterNet has each of the strides {", ".join(map(str, _OUR_STRIDES))} '
+            f'once, in this order, and no other'
+        )
+    indices = tuple(_OUR_STRIDES.index(stride) for stride in strides)
+    backbone = dict(_delete_=True, type='FasterNet', arch=arch)
+    if indices != tuple(range(len(_OUR_STRIDES))):
+        backbone['out_indices'] = indices
+    if scope != 'mmpretrain':
+        backbone['out_norm'] = True  # as in the official detection model
+    changes = dict(backbone=backbone)
+    if first is not None and 'in_channels' in first:
+        edits = _edit_neck(first, old, new, start, f'{place}neck')
+        _require_same_shapes(first, {**first, **edits}, old, new, scope, f'{place}neck')
+        changes['neck'] = [dict(first, **edits), *map(dict, neck[1:])] if isinstance(neck, Sequence) else edits
+    else:
+        changes |= _edit_heads(owner, old, new)
+    return changes
+
+
+def _edit_neck(neck: ConfigDict, old: Sequence[Map], new: Sequence[Map], start: int, place: str) -> dict:
+    asked = neck.in_channels
+    edits = dict(in_channels=_follow(asked, old, new, start))
+    if edits['in_channels'] is None:
+        raise UserError(f'{place}.in_channels is {asked!r}, but the backbone of the config gives {told(old)}')
+    if start:
+        edits['start_level'] = 0
+        if neck.get('end_level', -1) > 0:
+            edits['end_level'] = neck.end_level - start
+    return edits
+
+
+def _follow(asked: int | Sequence[int], old: Sequence[Map], new: Sequence[Map], start: int = 0, index: int = -1):
+    """Return what stands for the channels `asked` of the old maps, or None where they are not the old maps'."""
+    before, after = [each.channels for each in old], [each.channels for each in new]
+    if isinstance(asked, int):
+        return after[index] if asked == before[index] else None
+    if list(asked) == before:
+        return after
+    return after[::-1] if list(asked) == before[::-1] and not start else None
+
+
+def _require_same_shapes(before, after, old: Sequence[Map], new: Sequence[Map], scope: str, place: str) -> None:
+    try:
+        expected = shapes_after(before, scope, old)
+    except Exception as error:
+        raise UserError(
+            f'{place}, {before["type"]}, cannot be run here with its own backbone: {cause(error)}'
+        ) from error
+    try:
+        found = shapes_after(ConfigDict(after), scope, new)
+    except Exception as error:
+        raise UserError(f'{place}, {before["type"]}, does not take {told(new)} of FasterNet: {cause(error)}') from error
+    if found != expected:
+        raise UserError(
+            f'{place}, {before["type"]}, makes {found} of the maps of FasterNet, but the heads expect {expected}'
+        )
+
+
+def _edit_heads(owner: ConfigDict, old: Sequence[Map], new: Sequence[Map]) -> dict:
+    """Return the changes of the heads that take the backbone's maps as they are, or pooled."""
+    edits = {}
+    for name, head in owner.items():
+        if (
+            name not in _NO_HEADS
+            and isinstance(head, Mapping)
+            and isinstance(head.get('in_channels'), (int, list, tuple))
+        ):
+            index = head.get('in_index', -1)
+            channels = _follow(head.in_channels, old, new, index=index if isinstance(index, int) else -1)
+            if channels is not None:
+                edits[name] = dict(in_channels=channels)
+    return edits
+
+
+def _drop_whole_checkpoints(cfg: Config, path: str, result: Adaptation) -> None:
+    """Leave out checkpoints of whole models with the old backbone: they no longer fit."""
+    model = result.changes['model']
+    places = [(cfg, 'load_from', result.changes), (cfg.model, 'init_cfg', model)]
+    if path:
+        places.append((cfg.model[path], 'init_cfg', model[path]))
+    for settings, key, changes in places:
+        value = settings.get(key)
+        if isinstance(value, Mapping) and value.get('type') == 'Pretrained':
+            value = value.get('checkpoint')
+        elif key == 'init_cfg':
+            continue
+        if value:
+            changes[key] = None
+            result.notes.append(f'{key}={value} is left out: it is a model with the old backbone')
+
+
+def _follow_pixels(cfg: Config, scope: str, path: str, result: Adaptation) -> None:
+    """Let mean, std and order of the channels be those of the ImageNet weights, wherever the config says them."""
+    order = 'to_rgb' if scope == 'mmpretrain' else 'bgr_to_rgb'
+    wanted = dict(_PIXELS, **{order: True})
+    model = result.changes['model']
+    places = [(cfg.model, model)]
+    if path:
+        places.append((cfg.model[path], model[path]))
+    if scope == 'mmpretrain' and not cfg.model.get('data_preprocessor'):
+        places = [(cfg, result.changes)]
+    for settings, changes in places:
+        before = settings.get('data_preprocessor')
+        while isinstance(before, Mapping) and isinstance(before.get('data_preprocessor'), Mapping):
+            changes = changes.setdefault('data_preprocessor', {})
+            before = before.data_preprocessor
+        if not isinstance(before, Mapping):
+            continue
+        edits = {key: value for key, value in wanted.items() if before.get(key) != value}
+        if before.get('rgb_to_bgr'):
+            edits['rgb_to_bgr'] = False
+        if edits:
+            changes['data_preprocessor'] = edits
+
+
+def _look_at_optimizer(cfg: Config, scope: str, arch: str, result: Adaptation) -> None:
+    wrapper = cfg.get('optim_wrapper') or {}
+    optimizer = wrapper.get('optimizer') or {}
+    if wrapper.get('constructor') in _DECAYS:
+        result.changes['optim_wrapper'] = dict(constructor='DefaultOptimWrapperConstructor', paramwise_cfg=None)
+        result.notes.append(f'{wrapper["constructor"]} knows the layers of its own backbones alone: it is left out')
+    if optimizer.get('type') == 'SGD' and scope == 'mmdet':
+        rate = '1e-4' if arch in 'ml' else '2e-4'
+        result.notes += [
+            f'the optimizer stays, SGD at {optimizer.get("lr")}; the paper (table 7) trains its detectors with',
+            f"    optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr={rate}, weight_decay=1e-4))",
+        ]
+
+
+def _require_building(cfg: Config, adapted: Config, scope: str, path: str) -> None:
+    """Raise UserError where the whole model cannot be built: something asks for an attribute of the old backbone."""
+    try:
+        without_weights(_build_whole, adapted, scope)
+    except Exception as error:
+        try:
+            without_weights(_build_whole, cfg, scope)
+        except Exception as own:
+            raise UserError(
+                f'model, {cfg.model.type}, cannot be built here with its own backbone: {cause(own)}'
+            ) from own
+        raise UserError(f'model, {cfg.model.type}, cannot be built with a FasterNet: {cause(error)}') from error
+
+
+def _build_whole(cfg: Config, scope: str):
+    settings = copy.deepcopy(cfg.model)
+    if 'teacher_ckpt' in settings:
+        settings.teacher_ckpt = None  # nothing is downloaded here
+    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return build(settings, scope)
