@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from mmengine.config import ConfigDict
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
@@ -84,5 +85,33 @@ def shapes_after(neck: ConfigDict, scope: str, maps: Sequence[Map]) -> list[tupl
 def _run_neck(neck: ConfigDict, scope: str, maps: Sequence[Map]) -> list[tuple[int, ...]]:
     module = build(neck, scope)
     module.eval()
-    outputs = module(tuple(torch.zeros(1, channels, SIDE // stride, SIDE // stride) for channels, stride in maps))
-    return [tuple(x.shape) for x in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+    return _shapes(module(tuple(torch.zeros(1, channels, SIDE // stride, SIDE // stride) for channels, stride in maps)))
+
+
+def build_whole(cfg: Config, scope: str) -> nn.Module:
+    """Build the model of a config, without the weights of a teacher."""
+    settings = copy.deepcopy(cfg.model)
+    if 'teacher_ckpt' in settings:
+        settings.teacher_ckpt = None
+    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return build(settings, scope)
+
+
+def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
+    """Return the shapes of what the heads of a config's model give for one image."""
+    model = build_whole(cfg, scope)
+    model.eval()
+    image = torch.zeros(1, 3, SIDE // 2, SIDE // 2)
+    if scope != 'mmdet' or 'head' in cfg.model:  # classifiers, segmentors, and mmdet's re-identification
+        return _shapes(model(image, mode='tensor'))
+    side = tuple(image.shape[2:])
+    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    return _shapes(model(image, [DetDataSample(metainfo=info)], mode='tensor'))
+
+
+def _shapes(outputs) -> list[tuple[int, ...]]:
+    if isinstance(outputs, Tensor):
+        return [tuple(outputs.shape)]
+    values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, (list, tuple)) else ()
+    return [shape for value in values for shape in _shapes(value)]

@@ -10,7 +10,7 @@ from ..checkpoint import require_source
 from ..engine.explaining import cause
 from ..errors import UserError, did_you_mean
 from ..models import FasterNet
-from .maps import Map, build, maps_of, shapes_after, told, without_weights
+from .maps import Map, build_whole, maps_of, outputs_of, shapes_after, told, without_weights
 
 SCOPES = {'mmdet': 'MMDetection', 'mmpretrain': 'MMPretrain', 'mmseg': 'MMSegmentation'}
 _PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # of the ImageNet weights, in RGB order
@@ -81,7 +81,7 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Adapt
     if checkpoint != 'none':
         _follow_pixels(cfg, scope, path, result)
     _look_at_optimizer(cfg, scope, arch, result)
-    _require_building(cfg, result.applied(cfg), scope, path)
+    _require_working(cfg, result.applied(cfg), scope, whole='neck' not in model.get(path, model))
     return result
 
 
@@ -254,24 +254,24 @@ def _look_at_optimizer(cfg: Config, scope: str, arch: str, result: Adaptation) -
         ]
 
 
-def _require_building(cfg: Config, adapted: Config, scope: str, path: str) -> None:
-    """Raise UserError where the whole model cannot be built: something asks for an attribute of the old backbone."""
+def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> None:
+    """Raise UserError where the whole model cannot be built: something asks for an attribute of the old backbone.
+
+    With `whole`, no neck stands between the heads and the maps: both models are run, and must give the same shapes.
+    """
+    place, do = f'model, {cfg.model.type},', 'run' if whole else 'built'
+    work = outputs_of if whole else _builds
     try:
-        without_weights(_build_whole, adapted, scope)
+        found = without_weights(work, adapted, scope)
     except Exception as error:
         try:
-            without_weights(_build_whole, cfg, scope)
+            without_weights(work, cfg, scope)
         except Exception as own:
-            raise UserError(
-                f'model, {cfg.model.type}, cannot be built here with its own backbone: {cause(own)}'
-            ) from own
-        raise UserError(f'model, {cfg.model.type}, cannot be built with a FasterNet: {cause(error)}') from error
+            raise UserError(f'{place} cannot be {do} here with its own backbone: {cause(own)}') from own
+        raise UserError(f'{place} cannot be {do} with a FasterNet: {cause(error)}') from error
+    if whole and found != (expected := without_weights(work, cfg, scope)):
+        raise UserError(f'{place} gives {found} with a FasterNet, but {expected} with its own backbone')
 
 
-def _build_whole(cfg: Config, scope: str):
-    settings = copy.deepcopy(cfg.model)
-    if 'teacher_ckpt' in settings:
-        settings.teacher_ckpt = None  # nothing is downloaded here
-    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return build(settings, scope)
+def _builds(cfg: Config, scope: str) -> None:
+    build_whole(cfg, scope)
