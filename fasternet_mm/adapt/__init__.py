@@ -2,5 +2,6 @@
 
 from .leaf import find_config, leaf_text, read_config
 from .swap import Adaptation, adapt, with_fasternet
+from .trial import Trial, try_out
 
-__all__ = ['Adaptation', 'adapt', 'find_config', 'leaf_text', 'read_config', 'with_fasternet']
+__all__ = ['Adaptation', 'Trial', 'adapt', 'find_config', 'leaf_text', 'read_config', 'try_out', 'with_fasternet']

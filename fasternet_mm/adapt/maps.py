@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from ..engine.explaining import cause, innermost, nodes
 from ..errors import UserError
 
 SIDE = 512  # pixels of the image that is tried
@@ -32,9 +33,19 @@ def told(maps: Sequence[Map]) -> str:
 
 
 def build(settings: ConfigDict, scope: str) -> nn.Module:
-    """Build a part of a model as a runner of `scope` would; `settings` are not changed."""
+    """Build a part of a model as a runner of `scope` would, but with nothing that one process alone cannot have.
+
+    `settings` are not changed. Nothing is downloaded, and BN stands for synchronised BN.
+    """
+    settings = copy.deepcopy(settings)
+    for _, node in [('', settings), *nodes(settings)]:
+        if isinstance(node, dict):
+            if node.get('type') in ('SyncBN', 'MMSyncBN'):
+                node['type'] = 'BN'
+            if node.get('pretrained') is True:  # of timm's
+                node['pretrained'] = False
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(copy.deepcopy(settings))
+        return MODELS.build(settings)
 
 
 @torch.no_grad()
@@ -99,15 +110,28 @@ def build_whole(cfg: Config, scope: str) -> nn.Module:
 
 
 def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
-    """Return the shapes of what the heads of a config's model give for one image."""
+    """Return the shapes of what the heads of a config's model give for one image.
+
+    Raises:
+        UserError: If a module does not take its input; it is named.
+    """
+    cfg = copy.deepcopy(cfg)
+    if 'rpn' in (cfg.model.get('test_cfg') or {}):
+        cfg.model.test_cfg.rpn.max_per_img = 10  # proposals; a thousand take a minute
     model = build_whole(cfg, scope)
     model.eval()
-    image = torch.zeros(1, 3, SIDE // 2, SIDE // 2)
-    if scope != 'mmdet' or 'head' in cfg.model:  # classifiers, segmentors, and mmdet's re-identification
-        return _shapes(model(image, mode='tensor'))
-    side = tuple(image.shape[2:])
-    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
-    return _shapes(model(image, [DetDataSample(metainfo=info)], mode='tensor'))
+    image = torch.zeros(1, 3, 256, 128)  # what re-identification takes; others take any
+    samples = None
+    if scope == 'mmdet' and 'head' not in cfg.model:
+        side = tuple(image.shape[2:])
+        info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+        samples = [DetDataSample(metainfo=info)]
+    try:
+        return _shapes(model(image, samples, mode='tensor'))
+    except Exception as error:
+        names = {module: name for name, module in model.named_modules()}
+        name = names.get(innermost(error, nn.Module), '')
+        raise UserError(f'model.{name}: {cause(error)}'.replace('model.:', 'model:')) from error
 
 
 def _shapes(outputs) -> list[tuple[int, ...]]:

@@ -36,7 +36,7 @@ class Adaptation:
         return Config(Config._merge_a_into_b(copy.deepcopy(self.changes), copy.deepcopy(cfg.to_dict())))
 
 
-def with_fasternet(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Config:
+def with_fasternet(cfg: Config, arch: str = 't0', checkpoint: str | None = None, project: bool = False) -> Config:
     """Return `cfg` with a FasterNet as its backbone; `cfg` is not changed.
 
     Args:
@@ -44,14 +44,16 @@ def with_fasternet(cfg: Config, arch: str = 't0', checkpoint: str | None = None)
         arch (str): 't0', 't1', 't2', 's', 'm' or 'l'. Defaults to 't0'.
         checkpoint (str, optional): File, URL or ``fasternet://NAME`` of the backbone's weights, or 'none' for random
             ones. Defaults to the authors' ImageNet weights of `arch`.
+        project (bool): Put a 1x1 convolution and resampling behind each output, so that necks and heads see the
+            channels and strides that they saw; for what cannot be met without. Defaults to False.
 
     Raises:
         UserError: If something in the config asks for what FasterNet does not have; it is named.
     """
-    return adapt(cfg, arch, checkpoint).applied(cfg)
+    return adapt(cfg, arch, checkpoint, project).applied(cfg)
 
 
-def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Adaptation:
+def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None, project: bool = False) -> Adaptation:
     """Return what :func:`with_fasternet` changes, and what the user should know about it. The arguments are the same.
 
     The old backbone and its neck are run without weights, and the neck must make of FasterNet's maps the very shapes
@@ -71,9 +73,10 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Adapt
 
     path, owner = _find_owner(cfg.get('model'))
     result = Adaptation(dict(custom_imports=_custom_imports(cfg)))
-    model = _swap(owner, path, scope, arch)
+    settings = dict(arch=arch)
     if checkpoint != 'none':
-        model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
+        settings['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
+    model = _swap(owner, f'model.{path}.' if path else 'model.', scope, settings, project)
     if path:
         model = {path: model}
     result.changes['model'] = model
@@ -81,7 +84,7 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None) -> Adapt
     if checkpoint != 'none':
         _follow_pixels(cfg, scope, path, result)
     _look_at_optimizer(cfg, scope, arch, result)
-    _require_working(cfg, result.applied(cfg), scope, whole='neck' not in model.get(path, model))
+    _require_working(cfg, result.applied(cfg), scope, whole=not project and 'neck' not in model.get(path, model))
     return result
 
 
@@ -105,43 +108,64 @@ def _custom_imports(cfg: Config) -> dict:
     return dict(imports=['fasternet_mm', *others], allow_failed_imports=before.get('allow_failed_imports', False))
 
 
-def _swap(owner: ConfigDict, path: str, scope: str, arch: str) -> dict:
-    """Return the changes of the part of a model that has the backbone."""
-    place = f'model.{path}.' if path else 'model.'
-    try:
-        old = maps_of(owner.backbone, scope)
-    except UserError as error:
-        raise UserError(f'{place}backbone: {error}') from error
-    except Exception as error:
-        raise UserError(f'{place}backbone, {owner.backbone.type}, cannot be run here itself: {cause(error)}') from error
+def _swap(owner: ConfigDict, place: str, scope: str, settings: dict, project: bool) -> dict:
+    """Return the changes of the part of a model that has the backbone, with a FasterNet of `settings`."""
+    old = _old_maps(owner.backbone, scope, f'{place}backbone')
+    if project:
+        strides = [each.stride for each in old]
+        channels = [each.channels for each in old]
+        kind = dict(_delete_=True, type='ProjectedFasterNet')
+        backbone = dict(kind, fasternet=settings, out_channels=channels, out_strides=strides)
+        found = _old_maps(
+            ConfigDict({key: value for key, value in backbone.items() if key != '_delete_'}), scope, place
+        )
+        if found != old:
+            raise UserError(f'{place}backbone gives {told(old)}, but a projected FasterNet {told(found)}')
+        return dict(backbone=backbone)
     neck = owner.get('neck')
     first = neck[0] if isinstance(neck, Sequence) else neck
-    start = 0
-    if first is not None and 'in_channels' in first:
-        start = first.get('start_level') or 0
-    channels = FasterNet.arch_settings[arch]['embed_dims']
-    ours = {stride: Map(channels * 2**index, stride) for index, stride in enumerate(_OUR_STRIDES)}
-    new = [ours.get(each.stride) for each in old[start:]]
-    strides = [each.stride for each in old[start:]]
-    if None in new or sorted(set(strides)) != strides:
+    if first is None or 'in_channels' not in first:
+        backbone, new = _matching(old, scope, settings, f'{place}backbone')
+        return dict(backbone=backbone, **_edit_heads(owner, old, new))
+    start = first.get('start_level') or 0
+    for left_out in sorted({start, 0}, reverse=True):  # some necks cannot do without the outputs that they leave out
+        try:
+            backbone, new = _matching(old[left_out:], scope, settings, f'{place}backbone')
+            edits = _edit_neck(first, old, new, left_out, f'{place}neck')
+            _require_same_shapes(first, {**first, **edits}, old, new, scope, f'{place}neck')
+            break
+        except UserError:
+            if left_out == 0:
+                raise
+    whole = [dict(first, **edits), *map(dict, neck[1:])] if isinstance(neck, Sequence) else edits
+    return dict(backbone=backbone, neck=whole)
+
+
+def _old_maps(backbone: ConfigDict, scope: str, place: str) -> list[Map]:
+    try:
+        return maps_of(backbone, scope)
+    except UserError as error:
+        raise UserError(f'{place}: {error}') from error
+    except Exception as error:
+        raise UserError(f'{place}, {backbone.type}, cannot be run here itself: {cause(error)}') from error
+
+
+def _matching(old: Sequence[Map], scope: str, settings: dict, place: str) -> tuple[dict, list[Map]]:
+    """Return the settings of the FasterNet with the strides of `old`, and its maps."""
+    strides = [each.stride for each in old]
+    if not set(strides) <= set(_OUR_STRIDES) or sorted(set(strides)) != strides:
         raise UserError(
-            f'{place}backbone gives {told(old)}; FasterNet has each of the strides {", ".join(map(str, _OUR_STRIDES))} '
-            f'once, in this order, and no other'
+            f'{place} gives {told(old)}; FasterNet has each of the strides 4, 8, 16, 32 once, in this order, and no '
+            'other: --project makes them'
         )
     indices = tuple(_OUR_STRIDES.index(stride) for stride in strides)
-    backbone = dict(_delete_=True, type='FasterNet', arch=arch)
-    if indices != tuple(range(len(_OUR_STRIDES))):
+    embed_dims = FasterNet.arch_settings[settings['arch']]['embed_dims']
+    backbone = dict(_delete_=True, type='FasterNet', arch=settings['arch'])
+    if indices != (0, 1, 2, 3):
         backbone['out_indices'] = indices
     if scope != 'mmpretrain':
         backbone['out_norm'] = True  # as in the official detection model
-    changes = dict(backbone=backbone)
-    if first is not None and 'in_channels' in first:
-        edits = _edit_neck(first, old, new, start, f'{place}neck')
-        _require_same_shapes(first, {**first, **edits}, old, new, scope, f'{place}neck')
-        changes['neck'] = [dict(first, **edits), *map(dict, neck[1:])] if isinstance(neck, Sequence) else edits
-    else:
-        changes |= _edit_heads(owner, old, new)
-    return changes
+    return {**backbone, **settings}, [Map(embed_dims * 2**index, _OUR_STRIDES[index]) for index in indices]
 
 
 def _edit_neck(neck: ConfigDict, old: Sequence[Map], new: Sequence[Map], start: int, place: str) -> dict:
@@ -218,8 +242,6 @@ def _drop_whole_checkpoints(cfg: Config, path: str, result: Adaptation) -> None:
 
 def _follow_pixels(cfg: Config, scope: str, path: str, result: Adaptation) -> None:
     """Let mean, std and order of the channels be those of the ImageNet weights, wherever the config says them."""
-    order = 'to_rgb' if scope == 'mmpretrain' else 'bgr_to_rgb'
-    wanted = dict(_PIXELS, **{order: True})
     model = result.changes['model']
     places = [(cfg.model, model)]
     if path:
@@ -233,6 +255,8 @@ def _follow_pixels(cfg: Config, scope: str, path: str, result: Adaptation) -> No
             before = before.data_preprocessor
         if not isinstance(before, Mapping):
             continue
+        order = 'to_rgb' if scope == 'mmpretrain' or 'to_rgb' in before else 'bgr_to_rgb'
+        wanted = dict(_PIXELS, **{order: True})
         edits = {key: value for key, value in wanted.items() if before.get(key) != value}
         if before.get('rgb_to_bgr'):
             edits['rgb_to_bgr'] = False
@@ -268,7 +292,9 @@ def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> N
             without_weights(work, cfg, scope)
         except Exception as own:
             raise UserError(f'{place} cannot be {do} here with its own backbone: {cause(own)}') from own
-        raise UserError(f'{place} cannot be {do} with a FasterNet: {cause(error)}') from error
+        told_cause = error if isinstance(error, UserError) else cause(error)
+        hint = '; --project keeps what the heads see' if whole else ''
+        raise UserError(f'{place} cannot be {do} with a FasterNet: {told_cause}{hint}') from error
     if whole and found != (expected := without_weights(work, cfg, scope)):
         raise UserError(f'{place} gives {found} with a FasterNet, but {expected} with its own backbone')
 

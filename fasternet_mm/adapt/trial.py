@@ -1,10 +1,14 @@
 """Try an adapted config: build the model, train one step and predict, on random images with made-up annotations."""
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -35,7 +39,7 @@ def try_out(cfg: Config, side: int = _PIXELS) -> Trial:
     """
     scope = cfg.get('default_scope')
     place = f'model, {cfg.model.type},'
-    with DefaultScope.overwrite_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope), _quiet():
         model = build_whole(_without_weights(cfg), scope)
         try:
             model.init_weights()
@@ -48,6 +52,18 @@ def try_out(cfg: Config, side: int = _PIXELS) -> Trial:
         if not all(torch.tensor(list(losses.values())).isfinite()):
             raise UserError(f'{place} has losses that are not finite: {losses}')
         return Trial(losses, _predict(model, _batch(cfg, scope, side), scope, place))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep a line for each parameter out of the log."""
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @torch.no_grad()
