@@ -120,9 +120,10 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
         cfg.model.test_cfg.rpn.max_per_img = 10  # proposals; a thousand take a minute
     model = build_whole(cfg, scope)
     model.eval()
-    image = torch.zeros(1, 3, 256, 128)  # what re-identification takes; others take any
+    of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
+    image = torch.zeros(1, 3, 256, 128 if of_people else 256)
     samples = None
-    if scope == 'mmdet' and 'head' not in cfg.model:
+    if scope == 'mmdet' and not of_people:
         side = tuple(image.shape[2:])
         info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
         samples = [DetDataSample(metainfo=info)]
@@ -130,8 +131,8 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
         return _shapes(model(image, samples, mode='tensor'))
     except Exception as error:
         names = {module: name for name, module in model.named_modules()}
-        name = names.get(innermost(error, nn.Module), '')
-        raise UserError(f'model.{name}: {cause(error)}'.replace('model.:', 'model:')) from error
+        place = f'model.{names.get(innermost(error, nn.Module), "")}'.rstrip('.')
+        raise UserError(f'{place}: {cause(error)}') from error
 
 
 def _shapes(outputs) -> list[tuple[int, ...]]:

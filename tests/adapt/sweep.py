@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports without it
@@ -31,28 +33,42 @@ def representative(family: str) -> str | None:
 
 
 def row(name: str) -> tuple[str, str]:
-    """Return what becomes of a config, and the changes or the line of the refusal."""
+    """Return what becomes of a config, and the changes of its model, or the line of the refusal."""
+    cfg = read_config(name)
     try:
-        result = adapt(read_config(name), 't0')
+        return 'adapted', ', '.join(_settings(adapt(cfg).changes['model']))
     except UserError as error:
-        return 'refused', str(error)
-    model = result.changes['model']
-    owner = model.get('detector', model)
-    owner['backbone'] = {key: owner['backbone'][key] for key in ('out_indices',) if key in owner['backbone']}
-    return 'adapted', str(model)
+        line = str(error)
+    try:
+        adapt(cfg, project=True)
+    except UserError:
+        return 'refused', line
+    return 'needs `--project`', line
+
+
+def _settings(changes: dict, prefix: str = '') -> Iterator[str]:
+    for key, value in changes.items():
+        if key == 'backbone':
+            if 'out_indices' in value:
+                yield f'{prefix}backbone.out_indices={value["out_indices"]}'
+        elif isinstance(value, dict):
+            yield from _settings(value, f'{prefix}{key}.')
+        elif isinstance(value, list) and isinstance(value[0], dict):
+            yield f'{prefix}{key}.0.in_channels={value[0]["in_channels"]}'
+        elif key not in ('mean', 'std', 'bgr_to_rgb', 'to_rgb'):
+            yield f'{prefix}{key}={value}'
 
 
 def main() -> None:
     warnings.filterwarnings('ignore')
-    families = sys.argv[1:] or sorted(path.name for path in ROOT.iterdir() if path.name != '_base_')
-    counts = {}
-    print('| config | result | changes, or the line |\n|---|---|---|')
-    for family in families:
-        name = representative(family)
-        result, line = row(name) if name else ('no model', '')
-        counts[result] = counts.get(result, 0) + 1
-        print(f'| {name or family} | {result} | {line} |', flush=True)
-    print(', '.join(f'{count} {result}' for result, count in counts.items()))
+    counts = Counter()
+    print('| config | result | what changes, or the reason |\n|---|---|---|')
+    for family in sys.argv[1:] or sorted(path.name for path in ROOT.iterdir() if path.name != '_base_'):
+        if name := representative(family):
+            result, line = row(name)
+            counts[result] += 1
+            print(f'| {name.removeprefix("mmdet::")} | {result} | {" ".join(line.split())} |', flush=True)
+    print('\n' + ', '.join(f'{count} {result}' for result, count in counts.items()))
 
 
 if __name__ == '__main__':
