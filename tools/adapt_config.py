@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--checkpoint', help=checkpoint_help)
     project_help = 'a 1x1 convolution and resampling behind each output: necks and heads see what they saw'
     parser.add_argument('--project', action='store_true', help=project_help)
-    check_help = 'also build it with random weights, train a step and predict on random images of 128 x 128'
+    check_help = 'also build it with random weights, train a step and predict, on noise'
     parser.add_argument('--check', action='store_true', help=check_help)
     return parser.parse_args(argv)
 

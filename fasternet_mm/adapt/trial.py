@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -16,8 +16,6 @@ from torch import nn
 from ..engine.explaining import cause, nodes
 from ..errors import UserError
 from .maps import build_whole
-
-_PIXELS = 128
 
 
 class Trial(NamedTuple):
@@ -27,18 +25,23 @@ class Trial(NamedTuple):
     predictions: str
 
 
-def try_out(cfg: Config, side: int = _PIXELS) -> Trial:
+def try_out(cfg: Config, side: int | None = None) -> Trial:
     """Build the model of `cfg` with random weights, train a step with its own optimizer, and predict.
 
     Args:
         cfg (Config): Of mmdet or mmpretrain; not changed. No weights are loaded or downloaded.
-        side (int): Height and width of the two images. Defaults to 128.
+        side (int, optional): Height and width of the two images. Defaults to 128, or 256 where queries are chosen among
+            the pixels.
 
     Raises:
         UserError: If the model takes other inputs than one batch of images, or the trial fails.
     """
     scope = cfg.get('default_scope')
     place = f'model, {cfg.model.type},'
+    if scope not in ('mmdet', 'mmpretrain') or 'detector' in cfg.model or (scope == 'mmdet' and 'head' in cfg.model):
+        raise UserError(f'{place} takes other inputs than a batch of images: it cannot be tried out')
+    side = side or (256 if cfg.model.get('num_queries') else 128)
+    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))  # some heads and preprocessors ask
     with DefaultScope.overwrite_default_scope(scope), _quiet():
         model = build_whole(_without_weights(cfg), scope)
         try:
