@@ -42,8 +42,8 @@ def build(settings: ConfigDict, scope: str) -> nn.Module:
         if isinstance(node, dict):
             if node.get('type') in ('SyncBN', 'MMSyncBN'):
                 node['type'] = 'BN'
-            if node.get('pretrained') is True:  # of timm's
-                node['pretrained'] = False
+            if isinstance(node.get('pretrained'), (bool, str)):  # the one is timm's, the other of mmdet 2's time
+                node['pretrained'] = False if isinstance(node['pretrained'], bool) else None
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(settings)
 

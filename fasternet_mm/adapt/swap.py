@@ -15,6 +15,7 @@ from .maps import Map, build_whole, maps_of, outputs_of, shapes_after, told, wit
 SCOPES = {'mmdet': 'MMDetection', 'mmpretrain': 'MMPretrain', 'mmseg': 'MMSegmentation'}
 _PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # of the ImageNet weights, in RGB order
 _OUR_STRIDES = (4, 8, 16, 32)
+_HINT = '; --project lets it see what it saw'
 _NO_HEADS = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg')
 _DECAYS = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')  # know their backbones by name
 
@@ -200,7 +201,9 @@ def _require_same_shapes(before, after, old: Sequence[Map], new: Sequence[Map], 
     try:
         found = shapes_after(ConfigDict(after), scope, new)
     except Exception as error:
-        raise UserError(f'{place}, {before["type"]}, does not take {told(new)} of FasterNet: {cause(error)}') from error
+        raise UserError(
+            f'{place}, {before["type"]}, does not take {told(new)} of FasterNet: {cause(error)}{_HINT}'
+        ) from error
     if found != expected:
         raise UserError(
             f'{place}, {before["type"]}, makes {found} of the maps of FasterNet, but the heads expect {expected}'
@@ -291,12 +294,15 @@ def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> N
         try:
             without_weights(work, cfg, scope)
         except Exception as own:
-            raise UserError(f'{place} cannot be {do} here with its own backbone: {cause(own)}') from own
-        told_cause = error if isinstance(error, UserError) else cause(error)
-        hint = '; --project keeps what the heads see' if whole else ''
-        raise UserError(f'{place} cannot be {do} with a FasterNet: {told_cause}{hint}') from error
+            raise UserError(f'{place} cannot be {do} here with its own backbone: {_told(own)}') from own
+        hint = _HINT if whole and not isinstance(error, AttributeError) else ''
+        raise UserError(f'{place} cannot be {do} with a FasterNet: {_told(error)}{hint}') from error
     if whole and found != (expected := without_weights(work, cfg, scope)):
         raise UserError(f'{place} gives {found} with a FasterNet, but {expected} with its own backbone')
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else cause(error)
 
 
 def _builds(cfg: Config, scope: str) -> None:

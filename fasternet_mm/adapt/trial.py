@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -30,8 +30,8 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
 
     Args:
         cfg (Config): Of mmdet or mmpretrain; not changed. No weights are loaded or downloaded.
-        side (int, optional): Height and width of the two images. Defaults to 128, or 256 where queries are chosen among
-            the pixels.
+        side (int, optional): Height and width of the two images. Defaults to 128, to 256 where queries are chosen among
+            the pixels, and to what an anchor generator is made for.
 
     Raises:
         UserError: If the model takes other inputs than one batch of images, or the trial fails.
@@ -40,7 +40,7 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
     place = f'model, {cfg.model.type},'
     if scope not in ('mmdet', 'mmpretrain') or 'detector' in cfg.model or (scope == 'mmdet' and 'head' in cfg.model):
         raise UserError(f'{place} takes other inputs than a batch of images: it cannot be tried out')
-    side = side or (256 if cfg.model.get('num_queries') else 128)
+    side = side or _side(cfg.model)
     MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))  # some heads and preprocessors ask
     with DefaultScope.overwrite_default_scope(scope), _quiet():
         model = build_whole(_without_weights(cfg), scope)
@@ -55,6 +55,11 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
         if not all(torch.tensor(list(losses.values())).isfinite()):
             raise UserError(f'{place} has losses that are not finite: {losses}')
         return Trial(losses, _predict(model, _batch(cfg, scope, side), scope, place))
+
+
+def _side(model: ConfigDict) -> int:
+    made_for = [node.get('input_size') for _, node in nodes(model) if isinstance(node, dict)]
+    return max([side for side in made_for if isinstance(side, int)], default=256 if model.get('num_queries') else 128)
 
 
 @contextmanager

@@ -10,11 +10,25 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 
 # isort: split
 import mmdet
+import torch
 
 from fasternet_mm.adapt import adapt, read_config
 from fasternet_mm.errors import UserError
 
 ROOT = Path(mmdet.__file__).parent / '.mim' / 'configs'
+
+
+PAGE = """# Which configs of mmdet can have a FasterNet?
+
+One config of every family of mmdet {mmdet} (torch {torch}, mmcv-lite, no optional packages), adapted to T0 as
+[the page about it](adapt.md) says: backbone, neck, and heads without one were run without weights, and each whole model was
+built. That is no training: whether a config trains is what `--check` tells. Written by `python -m tests.adapt.sweep`.
+
+- **adapted**: these settings of the model change beside the backbone and the pixels' mean, std and order.
+- **needs `--project`**: it works with a 1x1 convolution and resampling behind each output.
+- **stock fails, too**: it cannot be tried with its own backbone here; the reason is given.
+- **refused**: FasterNet cannot take the old backbone's place.
+"""
 
 
 def representative(family: str) -> str | None:
@@ -39,6 +53,8 @@ def row(name: str) -> tuple[str, str]:
         return 'adapted', ', '.join(_settings(adapt(cfg).changes['model']))
     except UserError as error:
         line = str(error)
+    if 'with its own backbone' in line:
+        return 'stock fails, too', line
     try:
         adapt(cfg, project=True)
     except UserError:
@@ -61,6 +77,7 @@ def _settings(changes: dict, prefix: str = '') -> Iterator[str]:
 
 def main() -> None:
     warnings.filterwarnings('ignore')
+    print(PAGE.format(mmdet=mmdet.__version__, torch=torch.__version__))
     counts = Counter()
     print('| config | result | what changes, or the reason |\n|---|---|---|')
     for family in sys.argv[1:] or sorted(path.name for path in ROOT.iterdir() if path.name != '_base_'):
