@@ -11,6 +11,7 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 # isort: split
 import mmdet
 import torch
+from mmengine.logging import MMLogger
 
 from fasternet_mm.adapt import adapt, read_config
 from fasternet_mm.errors import UserError
@@ -21,8 +22,9 @@ ROOT = Path(mmdet.__file__).parent / '.mim' / 'configs'
 PAGE = """# Which configs of mmdet can have a FasterNet?
 
 One config of every family of mmdet {mmdet} (torch {torch}, mmcv-lite, no optional packages), adapted to T0 as
-[the page about it](adapt.md) says: backbone, neck, and heads without one were run without weights, and each whole model
-was built. That is no training: whether a config trains is what `--check` tells. Written by `python -m tests.adapt.sweep`.
+[the page about it](adapt.md) says: backbone, neck, and heads without one were run without weights, and each whole
+model was built. That is no training: whether a config trains is what `--check` tells. Written by
+`python -m tests.adapt.sweep`.
 
 - **adapted**: these settings of the model change beside the backbone and the pixels' mean, std and order.
 - **needs `--project`**: it works with a 1x1 convolution and resampling behind each output.
@@ -77,6 +79,7 @@ def _settings(changes: dict, prefix: str = '') -> Iterator[str]:
 
 def main() -> None:
     warnings.filterwarnings('ignore')
+    MMLogger.get_current_instance().setLevel('WARNING')  # its lines would stand in the table
     print(PAGE.format(mmdet=mmdet.__version__, torch=torch.__version__))
     counts = Counter()
     print('| config | result | what changes, or the reason |\n|---|---|---|')
@@ -85,7 +88,7 @@ def main() -> None:
             result, line = row(name)
             counts[result] += 1
             print(f'| {name.removeprefix("mmdet::")} | {result} | {" ".join(line.split())} |', flush=True)
-    print('\n' + ', '.join(f'{count} {result}' for result, count in counts.items()))
+    print('\n' + '; '.join(f'{result}: {count}' for result, count in counts.most_common()))
 
 
 if __name__ == '__main__':
