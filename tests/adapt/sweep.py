@@ -28,7 +28,8 @@ model was built. That is no training: whether a config trains is what `--check` 
 
 - **adapted**: these settings of the model change beside the backbone and the pixels' mean, std and order.
 - **needs `--project`**: it works with a 1x1 convolution and resampling behind each output.
-- **stock fails, too**: it cannot be tried with its own backbone here; the reason is given.
+- **cannot be tried**: with its own backbone, too, it cannot be built or run here: a package, an operator or a file is
+  missing, or it has no plain forward pass (`mask2former_vis`). Nothing is written then.
 - **refused**: FasterNet cannot take the old backbone's place.
 """
 
@@ -56,7 +57,7 @@ def row(name: str) -> tuple[str, str]:
     except UserError as error:
         line = str(error)
     if 'with its own backbone' in line:
-        return 'stock fails, too', line
+        return 'cannot be tried', line
     try:
         adapt(cfg, project=True)
     except UserError:
