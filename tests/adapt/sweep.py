@@ -21,7 +21,7 @@ ROOT = Path(mmdet.__file__).parent / '.mim' / 'configs'
 
 PAGE = """# Which configs of mmdet can have a FasterNet?
 
-One config of every family of mmdet {mmdet} (torch {torch}, mmcv-lite, no optional packages), adapted to T0 as
+One config of every family of mmdet {mmdet} (torch {torch}, mmcv-lite, few optional packages), adapted to T0 as
 [the page about it](adapt.md) says: backbone, neck, and heads without one were run without weights, and each whole
 model was built. That is no training: whether a config trains is what `--check` tells. Written by
 `python -m tests.adapt.sweep`.
