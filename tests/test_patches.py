@@ -63,6 +63,10 @@ STATE = {
         __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS.module_dict.get('FasterNet')
         for scope in ('mmengine', 'mmdet', 'mmpretrain')
     ],
+    'MODELS of mmengine, mmdet and mmpretrain: ProjectedFasterNet': lambda: [
+        __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS.module_dict.get('ProjectedFasterNet')
+        for scope in ('mmengine', 'mmdet', 'mmpretrain')
+    ],
     'MODELS of mmpretrain: FasterNetClsHead': lambda: mmpretrain.registry.MODELS.get('FasterNetClsHead'),
     'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook, FiniteLossHook': lambda: entries(
         mmengine.registry.HOOKS.module_dict, 'AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook'

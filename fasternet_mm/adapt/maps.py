@@ -1,0 +1,142 @@
+"""What a backbone gives and what a neck makes of it, found by running them without data."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from ..engine.explaining import cause, innermost, nodes
+from ..errors import UserError
+
+SIDE = 512  # pixels of the image that is tried
+Result = TypeVar('Result')
+
+
+class Map(NamedTuple):
+    """One output of a backbone: channels, and stride in pixels of the image."""
+
+    channels: int
+    stride: int
+
+    def __str__(self) -> str:
+        return f'{self.channels} channels at stride {self.stride}'
+
+
+def told(maps: Sequence[Map]) -> str:
+    """Return `maps` in words."""
+    return ', '.join(map(str, maps))
+
+
+def build(settings: ConfigDict, scope: str) -> nn.Module:
+    """Build a part of a model as a runner of `scope` would, but with nothing that one process alone cannot have.
+
+    `settings` are not changed. Nothing is downloaded, and BN stands for synchronised BN.
+    """
+    settings = copy.deepcopy(settings)
+    for _, node in [('', settings), *nodes(settings)]:
+        if isinstance(node, dict):
+            if node.get('type') in ('SyncBN', 'MMSyncBN'):
+                node['type'] = 'BN'
+            if isinstance(node.get('pretrained'), (bool, str)):  # the one is timm's, the other of mmdet 2's time
+                node['pretrained'] = False if isinstance(node['pretrained'], bool) else None
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(settings)
+
+
+@torch.no_grad()
+def without_weights(function: Callable[..., Result], *args) -> Result:
+    """Call `function` with tensors that have shapes alone, or with real ones where that does not work.
+
+    Some constructors need numbers, such as those that draw up a stochastic depth with torch.
+    """
+    try:
+        with torch.device('meta'):
+            return function(*args)
+    except Exception:
+        return function(*args)
+
+
+def maps_of(settings: ConfigDict, scope: str) -> list[Map]:
+    """Return the outputs of a backbone.
+
+    Args:
+        settings (ConfigDict): The backbone's.
+        scope (str): 'mmdet', 'mmpretrain' or 'mmseg'.
+
+    Raises:
+        UserError: If an output is no map, (N, C, H, W), with a stride that divides the image.
+    """
+    outputs = without_weights(_run_backbone, settings, scope)
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and SIDE % x.shape[2] == 0 for x in outputs):
+        found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
+        raise UserError(
+            f'{settings.type} gives {found} for an image of {SIDE} x {SIDE}, but FasterNet gives maps, (N, C, H, W): '
+            'what takes them cannot be met'
+        )
+    return [Map(x.shape[1], SIDE // x.shape[2]) for x in outputs]
+
+
+def _run_backbone(settings: ConfigDict, scope: str) -> Sequence[Tensor]:
+    backbone = build(settings, scope)
+    backbone.eval()  # which gives nothing back in most backbones of mm
+    outputs = backbone(torch.zeros(1, 3, SIDE, SIDE))
+    return [outputs] if isinstance(outputs, Tensor) else outputs
+
+
+def shapes_after(neck: ConfigDict, scope: str, maps: Sequence[Map]) -> list[tuple[int, ...]]:
+    """Return the shapes of what a neck makes of `maps`."""
+    return without_weights(_run_neck, neck, scope, maps)
+
+
+def _run_neck(neck: ConfigDict, scope: str, maps: Sequence[Map]) -> list[tuple[int, ...]]:
+    module = build(neck, scope)
+    module.eval()
+    return _shapes(module(tuple(torch.zeros(1, channels, SIDE // stride, SIDE // stride) for channels, stride in maps)))
+
+
+def build_whole(cfg: Config, scope: str) -> nn.Module:
+    """Build the model of a config, without the weights of a teacher."""
+    settings = copy.deepcopy(cfg.model)
+    if 'teacher_ckpt' in settings:
+        settings.teacher_ckpt = None
+    if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return build(settings, scope)
+
+
+def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
+    """Return the shapes of what the heads of a config's model give for one image.
+
+    Raises:
+        UserError: If a module does not take its input; it is named.
+    """
+    cfg = copy.deepcopy(cfg)
+    if 'rpn' in (cfg.model.get('test_cfg') or {}):
+        cfg.model.test_cfg.rpn.max_per_img = 10  # proposals; a thousand take a minute
+    model = build_whole(cfg, scope)
+    model.eval()
+    of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
+    image = torch.zeros(1, 3, 256, 128 if of_people else 256)
+    samples = None
+    if scope == 'mmdet' and not of_people:
+        side = tuple(image.shape[2:])
+        info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+        samples = [DetDataSample(metainfo=info)]
+    try:
+        return _shapes(model(image, samples, mode='tensor'))
+    except Exception as error:
+        names = {module: name for name, module in model.named_modules()}
+        place = f'model.{names.get(innermost(error, nn.Module), "")}'.rstrip('.')
+        raise UserError(f'{place}: {cause(error)}') from error
+
+
+def _shapes(outputs) -> list[tuple[int, ...]]:
+    if isinstance(outputs, Tensor):
+        return [tuple(outputs.shape)]
+    values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, (list, tuple)) else ()
+    return [shape for value in values for shape in _shapes(value)]

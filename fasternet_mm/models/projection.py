@@ -1,0 +1,65 @@
+"""A FasterNet whose outputs have the channels and strides of another backbone's."""
+
+import math
+from collections.abc import Sequence
+
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UserError
+from .arguments import check_int
+from .fasternet import FasterNet
+
+_STRIDES = (4, 8, 16, 32)  # of the stages
+
+
+class ProjectedFasterNet(BaseModule):
+    """FasterNet with a 1x1 convolution, BN, and resampling behind each output. It is not of the paper.
+
+    Each output comes from the stage whose stride is nearest to the one that is asked for.
+
+    Args:
+        fasternet (dict): Arguments of :class:`FasterNet`, without ``out_indices``, which follow from the strides.
+        out_channels (Sequence[int]): Channels of each output.
+        out_strides (Sequence[int]): Stride of each output in pixels of the image; in any order, also several times.
+
+    Shape:
+        Input: (N, in_channels, H, W), sides of at least 32 pixels.
+        Output: a tuple of maps (N, out_channels[i], H / out_strides[i], W / out_strides[i]).
+
+    Raises:
+        ValueError: For any argument of another type or out of range; it is named, with what was expected.
+    """
+
+    def __init__(self, fasternet: dict, out_channels: Sequence[int], out_strides: Sequence[int]) -> None:
+        super().__init__()
+        for name, values in (('out_channels', out_channels), ('out_strides', out_strides)):
+            if not isinstance(values, (list, tuple)) or not values:
+                raise UserError(f'{name} must be a list of ints, but is {values!r}')
+            for index, value in enumerate(values):
+                check_int(f'{name}[{index}]', value, least=1)
+        if len(out_channels) != len(out_strides):
+            raise UserError(f'out_channels has {len(out_channels)} entries, but out_strides {len(out_strides)}')
+        stages = [_nearest_stage(stride) for stride in out_strides]
+        self.fasternet = FasterNet(**fasternet, out_indices=sorted(set(stages)))
+        self.sources = [self.fasternet.out_indices.index(stage) for stage in stages]
+        self.scales = [_STRIDES[stage] / stride for stage, stride in zip(stages, out_strides)]
+        embed_dims = self.fasternet.patch_embed.proj.out_channels
+        self.projections = nn.ModuleList(
+            ConvModule(embed_dims * 2**stage, channels, 1, norm_cfg=dict(type='BN'), act_cfg=None)
+            for stage, channels in zip(stages, out_channels)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        maps = self.fasternet(x)
+        outs = [project(maps[source]) for source, project in zip(self.sources, self.projections)]
+        return tuple(
+            out if scale == 1 else F.interpolate(out, scale_factor=scale, mode='bilinear', align_corners=False)
+            for out, scale in zip(outs, self.scales)
+        )
+
+
+def _nearest_stage(stride: int) -> int:
+    return min(range(len(_STRIDES)), key=lambda stage: abs(math.log2(_STRIDES[stage] / stride)))
