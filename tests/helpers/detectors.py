@@ -10,6 +10,8 @@ from torch import nn
 
 from fasternet_mm.report.measure.detections import make_detections
 
+from .networks import settled
+
 STOCK = {  # configs of mmdet by name
     'Faster R-CNN': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'Mask R-CNN': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -43,7 +45,7 @@ def finding(name: str, size: tuple[int, int] = (128, 160)) -> tuple[nn.Module, C
         if part in cfg.model.test_cfg:
             cfg.model.test_cfg[part].max_per_img = 20
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model).eval()
+        model = settled(MODELS.build(cfg.model))
     make_detections(model, [batch(noise(size))])
     return model, cfg
 

@@ -21,6 +21,7 @@ from torch import nn
 from fasternet_mm.deploy import export_detector
 from fasternet_mm.report.measure.detections import make_detections
 from tests.helpers.detectors import STOCK, batch, finding, noise
+from tests.helpers.networks import settled
 
 WHOLE = {
     'Mask R-CNN, ResNet-50': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -39,7 +40,7 @@ def build(name: str) -> tuple[nn.Module, Config]:
     cfg = Config.fromfile(Config._get_cfg_path(f'mmdet::{WHOLE[name]}', '')[0])
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model).eval()
+        model = settled(MODELS.build(cfg.model))
     make_detections(model, [batch(noise(SIZE))])
     return model, cfg
 
