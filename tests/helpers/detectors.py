@@ -10,8 +10,6 @@ from torch import nn
 
 from fasternet_mm.report.measure.detections import make_detections
 
-from .networks import settled
-
 STOCK = {  # configs of mmdet by name
     'Faster R-CNN': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'Mask R-CNN': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -45,7 +43,7 @@ def finding(name: str, size: tuple[int, int] = (128, 160)) -> tuple[nn.Module, C
         if part in cfg.model.test_cfg:
             cfg.model.test_cfg[part].max_per_img = 20
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = settled(MODELS.build(cfg.model))
+        model = MODELS.build(cfg.model).eval()
     make_detections(model, [batch(noise(size))])
     return model, cfg
 
