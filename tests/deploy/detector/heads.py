@@ -55,6 +55,9 @@ def main() -> None:
             cv2.imwrite(f'{folder}/{number}.png', noise(SIZE, number)[0])
         for name in parser.parse_args().only:
             model, cfg = build(name)
+            for transform in cfg.test_dataloader.dataset.pipeline:
+                if transform['type'] == 'Resize':
+                    transform['scale'] = SIZE[::-1]
             start = time.perf_counter()
             try:
                 found = export_detector(
