@@ -12,8 +12,7 @@ from ...errors import UserError
 from ..runtime import Detections, paste_masks
 
 # of the longer side of the input, of scores and of IoU, and of a mask's probability
-SCORE_TOLERANCE = 1e-5
-_BOX = _IOU = 1e-5
+_BOX = _SCORE = 1e-5
 _PIXEL = 1e-4
 
 
@@ -56,12 +55,7 @@ def predicted(model: nn.Module, image: np.ndarray) -> Detections:
 
 
 def compare(
-    got: dict[str, np.ndarray],
-    want: Detections,
-    size: tuple[int, int],
-    settings: dict,
-    mask_threshold: float,
-    score_tolerance: float = SCORE_TOLERANCE,
+    got: dict[str, np.ndarray], want: Detections, size: tuple[int, int], settings: dict, mask_threshold: float
 ) -> Agreement:
     """Match what a file gives for an input of H, W with what mmdet predicts for it.
 
@@ -71,18 +65,17 @@ def compare(
         size (tuple[int, int]): H, W.
         settings (dict): The test config with score_thr, nms and max_per_img.
         mask_threshold (float): Lowest probability of a mask's pixel.
-        score_tolerance (float): How far equal scores may be apart. Defaults to 1e-5.
 
     Raises:
         UserError: If a detection differs by more than rounding and is not within it of a threshold, or a pixel does.
     """
-    pairs, alone, missed = _matched(got, want, max(size), score_tolerance)
+    pairs, alone, missed = _matched(got, want, max(size))
     for side, other, left, what in (
         (got, want, alone, 'the file alone finds'),
         (want, got, missed, 'PyTorch alone finds'),
     ):
         for index in left:
-            if not _undecided(side, other, index, settings, score_tolerance):
+            if not _undecided(side, other, index, settings):
                 box, score, label = (_field(side, name)[index] for name in ('boxes', 'scores', 'labels'))
                 raise UserError(
                     f'{what} class {label} with score {score:.6f} at {np.round(box, 2).tolist()} in an input of '
@@ -105,11 +98,9 @@ def compare(
     return result
 
 
-def _matched(
-    got: dict, want: Detections, side: int, score: float
-) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+def _matched(got: dict, want: Detections, side: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
     """Return pairs of equal detections, and what is left over on either side."""
-    equal = (got['labels'][:, None] == want.labels) & (np.abs(got['scores'][:, None] - want.scores) <= score)
+    equal = (got['labels'][:, None] == want.labels) & (np.abs(got['scores'][:, None] - want.scores) <= _SCORE)
     equal &= (np.abs(got['boxes'][:, None] - want.boxes) <= _BOX * side).all(2)
     pairs, free = [], list(range(len(want.scores)))
     for index, row in enumerate(equal):
@@ -134,16 +125,16 @@ def _field(detections: dict | Detections, name: str) -> np.ndarray:
     return detections[name] if isinstance(detections, dict) else getattr(detections, name)
 
 
-def _undecided(side: dict | Detections, other: dict | Detections, index: int, settings: dict, tolerance: float) -> bool:
+def _undecided(side: dict | Detections, other: dict | Detections, index: int, settings: dict) -> bool:
     """Return whether a detection is within rounding of the score threshold, of the last place, or of the IoU of NMS."""
     score = _field(side, 'scores')[index]
-    if abs(score - settings.get('score_thr', 0)) <= tolerance:
+    if abs(score - settings.get('score_thr', 0)) <= _SCORE:
         return True
     others = _field(other, 'scores')
-    if len(others) >= settings['max_per_img'] and score <= others.min() + tolerance:
+    if len(others) >= settings['max_per_img'] and score <= others.min() + _SCORE:
         return True
     boxes, labels = (np.concatenate([_field(one, name) for one in (side, other)]) for name in ('boxes', 'labels'))
     rivals = np.ones(len(labels), bool) if settings['nms'].get('class_agnostic') else labels == labels[index]
     overlaps = box_iou(*(torch.from_numpy(one).double() for one in (boxes[[index]], boxes[rivals])))
     limit = settings['nms'].get('iou_threshold', settings['nms'].get('iou_thr'))
-    return bool(((overlaps - limit).abs() <= _IOU).any())
+    return bool(((overlaps - limit).abs() <= _SCORE).any())

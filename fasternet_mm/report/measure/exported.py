@@ -12,7 +12,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ...deploy import export_detector, provenance, require_packages, to_onnx
-from ...deploy.detector.compare import SCORE_TOLERANCE
 from ...deploy.evaluation import ExportedFile, Inputs
 from ...deploy.onnx import tensors_of
 from ...deploy.quantization import metadata_of, quantize, read, write
@@ -25,7 +24,6 @@ from .modes import UnsupportedModeError
 from .subject import Subject
 
 _CALIBRATED_ON = 64  # training images
-_MADE = 1e-4  # of scores whose logits were scaled up to find something: rounding was, too
 _PACKAGES = dict(onnxruntime=('onnx', 'onnxscript', 'onnxruntime'), openvino=('onnx', 'onnxscript', 'openvino'))
 
 
@@ -94,8 +92,18 @@ def detector_file(subject: Subject, images: Sequence[np.ndarray], dtype: str) ->
             for number, image in enumerate(images):
                 cv2.imwrite(f'{folder}/{number}.png', image)
             said = provenance(subject.cfg, subject.config, subject.checkpoint)
-            tolerance = _MADE if subject.made_to_find else SCORE_TOLERANCE
-            export_detector(subject.model, subject.cfg, said, file, None, True, None, Path(folder), _silent, tolerance)
+            export_detector(
+                subject.model,
+                subject.cfg,
+                said,
+                file,
+                None,
+                True,
+                None,
+                Path(folder),
+                _silent,
+                not subject.made_to_find,
+            )
         subject.files.add(file)
     return _quantized(subject, file, 1) if dtype == 'int8' else file
 

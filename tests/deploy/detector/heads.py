@@ -29,7 +29,6 @@ WHOLE = {
     'RTMDet-tiny, CSPNeXt': 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
 }
 SIZE = (320, 384)
-MADE = 1e-4  # of scores: logits of random weights are scaled up until something is found, and rounding with them
 
 
 def build(name: str) -> tuple[nn.Module, Config]:
@@ -60,9 +59,7 @@ def main() -> None:
                     transform['scale'] = SIZE[::-1]
             start = time.perf_counter()
             try:
-                found = export_detector(
-                    model, cfg, {}, Path(folder, f'{name}.onnx'), SIZE, True, None, Path(folder), print, MADE
-                )
+                found = export_detector(model, cfg, {}, Path(folder, f'{name}.onnx'), SIZE, True, images=Path(folder))
             except Exception as error:
                 rows.append(f'| {name} | - | {type(error).__name__}: {str(error).splitlines()[0][:120]} | | | | | |')
                 continue
