@@ -67,7 +67,8 @@ def test_a_whole_detector_from_its_file(trained_detector, tmp_path, monkeypatch)
     config, checkpoint = map(str, trained_detector)
     written = []
 
-    def export(model, cfg, metadata, out, shape, dynamic, images, say):
+    def export(model, cfg, metadata, out, dynamic, images, say, compared):
+        assert dynamic and compared
         written.append((sorted(path.name for path in images.iterdir()), metadata['checkpoint']))
         out.parent.mkdir()
         write_exported(out, classes=list(cfg.metainfo['classes']), resize=None)

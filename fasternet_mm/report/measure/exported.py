@@ -92,18 +92,8 @@ def detector_file(subject: Subject, images: Sequence[np.ndarray], dtype: str) ->
             for number, image in enumerate(images):
                 cv2.imwrite(f'{folder}/{number}.png', image)
             said = provenance(subject.cfg, subject.config, subject.checkpoint)
-            export_detector(
-                subject.model,
-                subject.cfg,
-                said,
-                file,
-                None,
-                True,
-                None,
-                Path(folder),
-                _silent,
-                not subject.made_to_find,
-            )
+            how = dict(dynamic=True, images=Path(folder), say=_silent, compared=not subject.made_to_find)
+            export_detector(subject.model, subject.cfg, said, file, **how)
         subject.files.add(file)
     return _quantized(subject, file, 1) if dtype == 'int8' else file
 
