@@ -20,7 +20,7 @@ from fasternet_mm.deploy.detector.pipeline import pictures_in
 from fasternet_mm.deploy.evaluation import ExportedFile
 from fasternet_mm.deploy.quantization import quantize_file
 from fasternet_mm.engine.cli import add_cfg_options, command_line
-from fasternet_mm.engine.preflight import check_config
+from fasternet_mm.engine.preflight import check_config, check_training_data
 from fasternet_mm.engine.runner import load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import require_output
@@ -84,8 +84,7 @@ def require_fitting(exported: ExportedFile, cfg: Config, args: argparse.Namespac
         raise UserError(f'{args.file} is a {exported.kind}, but {args.config} is of {cfg.get("default_scope")}')
     if args.max_drop is not None and exported.kind == 'features':
         raise UserError(f'--max-drop: {args.file} is no whole network, so that no accuracy can be measured')
-    # of the training only its data is needed
-    check_config(Config({**cfg, 'model': {}, 'optim_wrapper': {}, 'load_from': None}), 'train')
+    check_training_data(cfg)
     check_config(cfg, 'test')
 
 

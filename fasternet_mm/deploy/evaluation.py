@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..engine.samples import leaves
 from ..errors import UserError
-from .detector.pipeline import test_pipeline
-from .quantization import metadata_of, read, run_in_openvino
-from .runtime import ExportedModel, ExportedModelError, read_picture
+from .detector.pipeline import pipeline_of
+from .quantization import read, run_in_openvino
+from .runtime import ExportedModel, ExportedModelError, metadata_of, read_picture
 
 _CLASSIFIER_SHAPE = (224, 224)
 _LARGEST_SHAPE = (1280, 1280)  # of a backbone's input whose file takes any
@@ -65,7 +65,7 @@ class ExportedFile:
         """
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             datasets = [leaf for _, leaf in leaves(DATASETS.build(cfg.train_dataloader.dataset), '')]
-            pipeline = Compose(test_pipeline(cfg))
+            pipeline = Compose(pipeline_of(cfg))
         everything = sum(map(len, datasets))
         if not everything:
             raise UserError('train_dataloader.dataset has no image to calibrate on')

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .runtime import openvino_core
+from .runtime import compiled_by_openvino, openvino_core
 
 OPSET = 18
 _TOLERANCE = 1e-4
@@ -134,13 +134,7 @@ def openvino_session(file: bytes, precision: str = 'fp32') -> Callable[[Tensor],
         UserError: If openvino is missing.
     """
     require_packages('openvino')
-    settings = {
-        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        'INFERENCE_PRECISION_HINT': dict(fp32='f32', bf16='bf16')[precision],
-        'PERFORMANCE_HINT': 'LATENCY',
-    }
-    core = openvino_core()
-    compiled = core.compile_model(core.read_model(file), 'CPU', settings)
+    compiled = compiled_by_openvino(openvino_core().read_model(file), precision, torch.get_num_threads())
     return lambda images: [torch.from_numpy(out.copy()) for out in compiled(images.numpy()).values()]
 
 

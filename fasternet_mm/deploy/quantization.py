@@ -17,7 +17,7 @@ from ..files import partial_path, remove_leftovers
 from ..machine import instruction_sets, processor
 from .likeness import difference, match
 from .onnx import require_packages
-from .runtime import openvino_core
+from .runtime import compiled_by_openvino, metadata_of, openvino_core
 
 if TYPE_CHECKING:
     import openvino
@@ -201,14 +201,6 @@ def read(file: str | Path | bytes) -> 'openvino.Model':
         raise UserError(f'{file} cannot be read by OpenVINO; expected an ONNX file of tools/export.py') from error
 
 
-def metadata_of(model: 'openvino.Model') -> dict[str, str]:
-    """Return what an exported or quantized file says of itself; values are plain text or JSON."""
-    for section in ('fasternet_mm', 'framework'):  # OpenVINO puts an ONNX file's metadata into the latter
-        if model.has_rt_info([section]):
-            return model.get_rt_info([section]).value
-    return {}
-
-
 def write(model: 'openvino.Model', out: Path, metadata: Mapping[str, str]) -> None:
     """Write a model as an .xml and the .bin beside it, which get their names when both are whole.
 
@@ -257,8 +249,7 @@ def _publish(draft: Path, out: Path) -> None:
 
 def run_in_openvino(model: 'openvino.Model') -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a call that runs a model on the CPU, in fp32 where it is not int8, and gives its outputs by name."""
-    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
-    compiled = openvino_core().compile_model(model, 'CPU', settings)
+    compiled = compiled_by_openvino(model)
     names = [output.get_any_name() for output in compiled.outputs]
     return lambda image: dict(zip(names, (out.copy() for out in compiled(image).values())))
 

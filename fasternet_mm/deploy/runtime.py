@@ -279,6 +279,32 @@ def openvino_core() -> 'openvino.Core':
     return openvino.Core()
 
 
+def metadata_of(model: 'openvino.Model') -> dict[str, str]:
+    """Return what an exported file says of itself, as OpenVINO read it; values are plain text or JSON."""
+    for section in ('fasternet_mm', 'framework'):  # in the latter OpenVINO keeps what an ONNX file said
+        if model.has_rt_info([section]):
+            return model.get_rt_info([section]).value
+    return {}
+
+
+def compiled_by_openvino(
+    model: 'openvino.Model', precision: str = 'fp32', threads: int | None = None
+) -> 'openvino.CompiledModel':
+    """Return a model ready to run on the CPU, one image after the other.
+
+    Args:
+        model (openvino.Model): As OpenVINO read it.
+        precision (str): Of :data:`PRECISIONS`, in which it computes what is not int8. Defaults to 'fp32'.
+        threads (int, optional): How many it uses; by default OpenVINO decides.
+    """
+    settings = {
+        'INFERENCE_PRECISION_HINT': dict(fp32='f32', bf16='bf16')[precision],
+        'PERFORMANCE_HINT': 'LATENCY',
+        **({'INFERENCE_NUM_THREADS': threads} if threads else {}),
+    }
+    return openvino_core().compile_model(model, 'CPU', settings)
+
+
 class _ONNXRuntime:
     """An ONNX file in ONNX Runtime."""
 
@@ -328,15 +354,8 @@ class _OpenVINO:
             beside = path.with_suffix('.bin')
             why = _said(error) if path.suffix != '.xml' or beside.exists() else f'{beside} is not there'
             raise ExportedModelError(f'{path} cannot be read by openvino: {why}') from error
-        # in 'framework' OpenVINO keeps what an ONNX file said
-        sections = [[name] for name in ('fasternet_mm', 'framework') if model.has_rt_info([name])]
-        self.metadata = model.get_rt_info(sections[0]).value if sections else {}
-        settings = {
-            'INFERENCE_PRECISION_HINT': dict(fp32='f32', bf16='bf16')[precision],
-            'PERFORMANCE_HINT': 'LATENCY',
-            **({'INFERENCE_NUM_THREADS': threads} if threads else {}),
-        }
-        self.compiled = core.compile_model(model, 'CPU', settings)
+        self.metadata = metadata_of(model)
+        self.compiled = compiled_by_openvino(model, precision, threads)
         self.outputs = [output.get_any_name() for output in self.compiled.outputs]
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:

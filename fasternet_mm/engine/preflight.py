@@ -57,6 +57,11 @@ def _check_dict(value, setting: str) -> None:
         raise UserError(f'{setting} must be a dict, but is {value!r}')
 
 
+def check_training_data(cfg: Config) -> None:
+    """Raise UserError where the training data, all that calibrating int8 needs of a training, is not here."""
+    check_config(Config({**cfg, 'model': {}, 'optim_wrapper': {}, 'load_from': None}), 'train')
+
+
 def _check_checkpoints(cfg: Config, phase: str) -> None:
     paths = [cfg.get('load_from')]
     if phase == 'train':

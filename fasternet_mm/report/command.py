@@ -8,11 +8,12 @@ import torch
 from mmengine.config import Config
 
 from ..checkpoint import require_source
+from ..engine.preflight import check_training_data
 from ..engine.runner import build_model, load_config
 from ..errors import UserError
 from ..files import require_writable
 from .measure.evaluation import check_evaluation
-from .measure.exported import check_calibration, require_runtime
+from .measure.exported import require_runtime
 from .measure.modes import UnsupportedModeError
 from .measure.runner import Options, Reporter, check_continues, new_report
 from .measure.subject import Subject, from_timm, require_timm
@@ -95,7 +96,7 @@ def subjects_of(models: Sequence[str], cfg_options: dict | None, options: Option
         except UserError as error:
             raise UserError(f'{path}: {str(error).rstrip(".")}. Without evaluation: --no-eval') from error
         if cfg and 'int8' in options.dtypes:
-            check_calibration(cfg)
+            check_training_data(cfg)
     subjects = [from_config(cfg, *pair) if cfg else from_timm(pair[0]) for pair, cfg in zip(pairs, cfgs)]
     for number, subject in enumerate(subjects):
         if subject.name in [other.name for other in subjects[:number]]:

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from fasternet_mm.deploy.detector.compare import batch_of
 from fasternet_mm.report.measure.detections import make_detections
 
 STOCK = {  # configs of mmdet by name
@@ -44,7 +44,7 @@ def finding(name: str, size: tuple[int, int] = (128, 160)) -> tuple[nn.Module, C
             cfg.model.test_cfg[part].max_per_img = 20
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model).eval()
-    make_detections(model, [batch(noise(size))])
+    make_detections(model, [batch_of(noise(size))])
     return model, cfg
 
 
@@ -52,10 +52,3 @@ def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Return an input of an exported file, (1, H, W, 3), uint8: coarse noise, which gives different boxes."""
     coarse = np.random.RandomState(seed).randint(0, 256, (1, size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
     return coarse.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
-
-
-def batch(image: np.ndarray) -> dict:
-    """Return an input of an exported file as a batch for ``test_step``."""
-    size = image.shape[1:3]
-    sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
-    return dict(inputs=[torch.from_numpy(image[0].transpose(2, 0, 1).copy())], data_samples=[sample])

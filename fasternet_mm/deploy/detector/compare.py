@@ -42,13 +42,18 @@ class Agreement:
         )
 
 
-@torch.no_grad()
-def predicted(model: nn.Module, image: np.ndarray) -> Detections:
-    """Return what mmdet predicts for an input of the file, (1, H, W, 3), in its own pixels."""
+def batch_of(image: np.ndarray) -> dict:
+    """Return an input of the file, (1, H, W, 3), as a batch for ``test_step`` that is not resized."""
     size = image.shape[1:3]
     sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
     pixels = torch.from_numpy(np.ascontiguousarray(image[0].transpose(2, 0, 1)))
-    (result,) = model.test_step(dict(inputs=[pixels], data_samples=[sample]))
+    return dict(inputs=[pixels], data_samples=[sample])
+
+
+@torch.no_grad()
+def predicted(model: nn.Module, image: np.ndarray) -> Detections:
+    """Return what mmdet predicts for an input of the file, (1, H, W, 3), in its own pixels."""
+    (result,) = model.test_step(batch_of(image))
     found = result.pred_instances
     masks = found.masks.numpy() if 'masks' in found else None
     return Detections(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy(), (), masks)
@@ -69,6 +74,7 @@ def compare(
     Raises:
         UserError: If a detection differs by more than rounding and is not within it of a threshold, or a pixel does.
     """
+    want = vars(want)  # named as the file's outputs are
     pairs, alone, missed = _matched(got, want, max(size))
     for side, other, left, what in (
         (got, want, alone, 'the file alone finds'),
@@ -76,7 +82,7 @@ def compare(
     ):
         for index in left:
             if not _undecided(side, other, index, settings):
-                box, score, label = (_field(side, name)[index] for name in ('boxes', 'scores', 'labels'))
+                box, score, label = (side[name][index] for name in ('boxes', 'scores', 'labels'))
                 raise UserError(
                     f'{what} class {label} with score {score:.6f} at {np.round(box, 2).tolist()} in an input of '
                     f'{size[0]} x {size[1]}, which is at no threshold{_nearest(side, other, index)}'
@@ -84,10 +90,10 @@ def compare(
     mine, theirs = (np.array(places, int) for places in zip(*pairs)) if pairs else (np.zeros(0, int),) * 2
     result = Agreement(1, len(pairs), len(alone) + len(missed))
     if pairs:
-        result.box = float(np.abs(got['boxes'][mine] - want.boxes[theirs]).max())
-        result.score = float(np.abs(got['scores'][mine] - want.scores[theirs]).max())
-    if want.masks is not None:
-        masks, boxes, expected = got['masks'][mine], want.boxes[theirs], want.masks[theirs]
+        result.box = float(np.abs(got['boxes'][mine] - want['boxes'][theirs]).max())
+        result.score = float(np.abs(got['scores'][mine] - want['scores'][theirs]).max())
+    if want['masks'] is not None:
+        masks, boxes, expected = got['masks'][mine], want['boxes'][theirs], want['masks'][theirs]
         # in equal boxes, for a rounding of a box moves what is in it
         low, high = (paste_masks(masks, boxes, size, mask_threshold + side * _PIXEL) for side in (-1, 1))
         sure = low == high
@@ -98,11 +104,11 @@ def compare(
     return result
 
 
-def _matched(got: dict, want: Detections, side: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+def _matched(got: dict, want: dict, side: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
     """Return pairs of equal detections, and what is left over on either side."""
-    equal = (got['labels'][:, None] == want.labels) & (np.abs(got['scores'][:, None] - want.scores) <= _SCORE)
-    equal &= (np.abs(got['boxes'][:, None] - want.boxes) <= _BOX * side).all(2)
-    pairs, free = [], list(range(len(want.scores)))
+    equal = (got['labels'][:, None] == want['labels']) & (np.abs(got['scores'][:, None] - want['scores']) <= _SCORE)
+    equal &= (np.abs(got['boxes'][:, None] - want['boxes']) <= _BOX * side).all(2)
+    pairs, free = [], list(range(len(want['scores'])))
     for index, row in enumerate(equal):
         match = next((other for other in free if row[other]), None)
         if match is not None:
@@ -111,29 +117,25 @@ def _matched(got: dict, want: Detections, side: int) -> tuple[list[tuple[int, in
     return pairs, sorted(set(range(len(equal))) - {index for index, _ in pairs}), free
 
 
-def _nearest(side: dict | Detections, other: dict | Detections, index: int) -> str:
+def _nearest(side: dict, other: dict, index: int) -> str:
     """Return how far the nearest detection of the same class on the other side is."""
-    same = _field(other, 'labels') == _field(side, 'labels')[index]
+    same = other['labels'] == side['labels'][index]
     if not same.any():
         return ''
-    boxes = np.abs(_field(other, 'boxes')[same] - _field(side, 'boxes')[index]).max(1)
-    score = abs(float(_field(other, 'scores')[same][boxes.argmin()] - _field(side, 'scores')[index]))
+    boxes = np.abs(other['boxes'][same] - side['boxes'][index]).max(1)
+    score = abs(float(other['scores'][same][boxes.argmin()] - side['scores'][index]))
     return f' (the nearest is {boxes.min():.1e} px off, its score {score:.1e})'
 
 
-def _field(detections: dict | Detections, name: str) -> np.ndarray:
-    return detections[name] if isinstance(detections, dict) else getattr(detections, name)
-
-
-def _undecided(side: dict | Detections, other: dict | Detections, index: int, settings: dict) -> bool:
+def _undecided(side: dict, other: dict, index: int, settings: dict) -> bool:
     """Return whether a detection is within rounding of the score threshold, of the last place, or of the IoU of NMS."""
-    score = _field(side, 'scores')[index]
+    score = side['scores'][index]
     if abs(score - settings.get('score_thr', 0)) <= _SCORE:
         return True
-    others = _field(other, 'scores')
+    others = other['scores']
     if len(others) >= settings['max_per_img'] and score <= others.min() + _SCORE:
         return True
-    boxes, labels = (np.concatenate([_field(one, name) for one in (side, other)]) for name in ('boxes', 'labels'))
+    boxes, labels = (np.concatenate([one[name] for one in (side, other)]) for name in ('boxes', 'labels'))
     rivals = np.ones(len(labels), bool) if settings['nms'].get('class_agnostic') else labels == labels[index]
     overlaps = box_iou(*(torch.from_numpy(one).double() for one in (boxes[[index]], boxes[rivals])))
     limit = settings['nms'].get('iou_threshold', settings['nms'].get('iou_thr'))

@@ -31,6 +31,7 @@ class Dense(nn.Module):
                 'exported as a detector (RetinaNet, FCOS, ATSS and RTMDet can); --what backbone+neck works'
             )
         require_nms(self.settings.nms, 'model.test_cfg.nms')
+        self.num_classes = self.head.num_classes
         if self.settings.get('min_bbox_size', -1) > 0:
             raise UserError(
                 'model.test_cfg.min_bbox_size must be 0 in an exported detector, which knows no original size'

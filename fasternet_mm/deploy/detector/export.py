@@ -20,7 +20,8 @@ from ..onnx import OPSET, exported, require_packages
 from ..runtime import Detections, ExportedModel, read_picture
 from .compare import Agreement, compare, predicted
 from .graph import DetectorGraph
-from .pipeline import classes_of, first_pictures, pictures_in, resizing, test_pipeline
+from .pipeline import classes_of, first_pictures, pictures_in, pipeline_of, resizing
+from .two_stage import TwoStage
 
 _PICTURES = 4
 _RUNTIMES = dict(onnxruntime='ONNX Runtime', openvino='OpenVINO')
@@ -62,51 +63,45 @@ def export_detector(
             runtime finds something else. Nothing is written then.
     """
     require_packages('onnx', 'onnxscript', 'onnxruntime')
-    settings = test_settings(model)
+    settings = settings_of(model)
     if score_threshold is not None:
         settings.score_thr = score_threshold
     deployed = copy.deepcopy(model)
     if any(isinstance(module, FasterNet) for module in deployed.modules()):
         switch_to_deploy(deployed)
     graph = DetectorGraph(deployed).eval()
-    metadata = dict(metadata, **_reading(model, cfg, shape, dynamic))
-    pictures = pictures_in(images, _PICTURES) if images else first_pictures(cfg, _PICTURES)
+    metadata = dict(metadata, **_reading(model, graph, cfg, shape, dynamic))
+    pictures = pictures_in(images, _PICTURES) if images else first_pictures(cfg, _PICTURES) if compared else []
     shape = tuple(metadata['shape'] or _shape(metadata, shape))
     example = tuple(max(side, _LEAST) for side in shape) if dynamic else shape
     say(f'exporting the whole {type(model).__name__}{"" if dynamic else f" at {shape[0]} x {shape[1]}"}')
     dims = dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC) if dynamic else None
     file = exported(graph, torch.zeros(1, *example, 3, dtype=torch.uint8), 'image', graph.outputs, dims, metadata)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'detector.onnx')
-        path.write_bytes(file)
-        readers = {
-            name: ExportedModel(path, runtime, device='cpu', threads=torch.get_num_threads())
-            for runtime, name in _RUNTIMES.items()
-            if importlib.util.find_spec(runtime) is not None
-        }
-        pixels = [read_picture(picture) for picture in pictures]
-        agreements = _compared(model, readers, pixels, settings, say) if compared else {}
+    agreements = {}
+    if compared:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, 'detector.onnx')
+            path.write_bytes(file)
+            agreements = _compared(model, graph, path, pictures, settings, say)
     AtomicLocalBackend().put(file, out)
     say(f'{out}: {len(file) / 1e6:.1f} MB, opset {OPSET}, outputs {", ".join(graph.outputs)}')
     return agreements
 
 
-def test_settings(model: nn.Module):
+def settings_of(model: nn.Module):
     """Return the part of a detector's test config that has the score threshold, NMS and the number of detections."""
     return (model.roi_head if getattr(model, 'with_roi_head', False) else model.bbox_head).test_cfg
 
 
-def _reading(model: nn.Module, cfg: Config, shape: tuple[int, int] | None, dynamic: bool) -> dict:
+def _reading(model: nn.Module, graph: DetectorGraph, cfg: Config, shape: tuple[int, int] | None, dynamic: bool) -> dict:
     """Return the metadata that a reader of the file works by."""
-    resize, pad = resizing(test_pipeline(cfg))
-    settings = test_settings(model)
-    masks = getattr(model, 'with_mask', False)
-    head = model.roi_head.bbox_head if getattr(model, 'with_roi_head', False) else model.bbox_head
-    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    resize, pad = resizing(pipeline_of(cfg))
+    settings = settings_of(model)
+    masks = 'masks' in graph.outputs
     metadata = dict(
         task='instance segmentation' if masks else 'detection',
         input='image: uint8, (1, H, W, 3), pixels as OpenCV reads them: blue, green, red',
-        classes=classes_of(cfg, head.num_classes),
+        classes=classes_of(cfg, graph.head.num_classes),
         score_threshold=settings.get('score_thr', 0),
         resize=resize,
         pad=pad,
@@ -136,11 +131,16 @@ def _shape(metadata: dict, shape: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def _compared(
-    model: nn.Module, readers: dict[str, ExportedModel], pictures: list[np.ndarray], settings: dict, say: Callable
+    model: nn.Module, graph: DetectorGraph, file: Path, pictures: list[str], settings: dict, say: Callable
 ) -> dict[str, Agreement]:
     """Compare what each runtime finds from the file with what mmdet predicts; errors as :func:`export_detector`."""
+    readers = {
+        name: ExportedModel(file, runtime, device='cpu', threads=torch.get_num_threads())
+        for runtime, name in _RUNTIMES.items()
+        if importlib.util.find_spec(runtime) is not None
+    }
     reader = next(iter(readers.values()))
-    inputs = [reader.prepare(picture)[0] for picture in pictures]
+    inputs = [reader.prepare(read_picture(picture))[0] for picture in pictures]
     if reader.shape is None:
         height, width = inputs[0].shape[1:3]
         inputs += [
@@ -153,7 +153,7 @@ def _compared(
             if not len(found := predicted(model, plain)):
                 inputs, expected = [*inputs, plain], [*expected, found]
                 break
-    say(_told(model, expected))
+    say(_told(graph, expected))
     agreements = {}
     for name, reader in readers.items():
         agreements[name] = Agreement()
@@ -169,15 +169,12 @@ def _compared(
     return agreements
 
 
-def _told(model: nn.Module, expected: list[Detections]) -> str:
+def _told(graph: DetectorGraph, expected: list[Detections]) -> str:
     """Return what the comparison is on."""
     empty = sum(not len(found) for found in expected)
     text = f'comparing on {len(expected)} inputs with {sum(map(len, expected))} detections, {empty} of them without any'
-    if getattr(model, 'with_roi_head', False):
-        extractor = model.roi_head.bbox_roi_extractor
-        extractor = extractor[-1] if isinstance(extractor, nn.ModuleList) else extractor
+    if isinstance(graph.head, TwoStage):
+        pooling = graph.head.box_pooling[-1]
         boxes = torch.from_numpy(np.concatenate([found.boxes for found in expected]))
-        rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-        levels = extractor.map_roi_levels(rois, extractor.num_inputs).unique().numel() if len(boxes) else 0
-        text += f', on {levels} of {extractor.num_inputs} levels'
+        text += f', on {pooling.levels_of(boxes).unique().numel()} of {len(pooling.extractor.roi_layers)} levels'
     return text

@@ -27,9 +27,9 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        kinds = {TwoStageDetector: TwoStage, SingleStageDetector: Dense}
-        head = next((head for kind, head in kinds.items() if isinstance(model, kind)), None)
-        if head is None or type(model).predict is not _family(model).predict:
+        predict = getattr(type(model), 'predict', None)
+        head = {TwoStageDetector.predict: TwoStage, SingleStageDetector.predict: Dense}.get(predict)
+        if head is None:
             raise UserError(
                 f"model.type={type(model).__name__}: only mmdet's Faster, Mask and Cascade R-CNN and detectors with "
                 'one dense head can be exported whole; --what backbone+neck works'
@@ -41,7 +41,3 @@ class DetectorGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.head(self.neck(self.backbone(self.pixels(image))), image.shape[1:3])
-
-
-def _family(model: nn.Module) -> type:
-    return TwoStageDetector if isinstance(model, TwoStageDetector) else SingleStageDetector

@@ -15,7 +15,7 @@ _NO_CHANGE = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs')
 _PICTURES = ('.jpg', '.jpeg', '.png', '.bmp')
 
 
-def test_pipeline(cfg: Config) -> list[Mapping]:
+def pipeline_of(cfg: Config) -> list[Mapping]:
     """Return the transforms that the config's test images go through.
 
     Raises:

@@ -80,20 +80,28 @@ class _Pooling(nn.Module):
 
     def forward(self, maps: tuple[Tensor, ...], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, C, h, w) level by level, and which box each is of."""
-        layers = self.extractor.roi_layers
-        rois = torch.cat([boxes.new_zeros(boxes.shape[0], 1), boxes], 1)
+        layers, rois = self.extractor.roi_layers, _rois(boxes)
         if len(layers) == 1:
             return self._pooled(layers[0], maps[0], rois), torch.arange(boxes.shape[0])
-        levels = self.extractor.map_roi_levels(rois, len(layers))
+        levels = self.levels_of(boxes)
         orders = [(levels == level).nonzero()[:, 0] for level in range(len(layers))]
         pooled = [self._pooled(layer, level, rois[order]) for layer, level, order in zip(layers, maps, orders)]
         return torch.cat(pooled), torch.cat(orders)
+
+    def levels_of(self, boxes: Tensor) -> Tensor:
+        """Return which level of the pyramid each box (N, 4) is pooled from."""
+        return self.extractor.map_roi_levels(_rois(boxes), len(self.extractor.roi_layers))
 
     @staticmethod
     def _pooled(layer: RoIAlign, level: Tensor, rois: Tensor) -> Tensor:
         return roi_align(
             level, rois, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
         )  # torchvision's own, which the exporter knows
+
+
+def _rois(boxes: Tensor) -> Tensor:
+    """Return boxes (N, 4) with the number of their image, 0, before them."""
+    return torch.cat([boxes.new_zeros(boxes.shape[0], 1), boxes], 1)
 
 
 class TwoStage(nn.Module):
@@ -127,6 +135,7 @@ class TwoStage(nn.Module):
             _require('roi_head.bbox_head', one, BBoxHead, 'predict_by_feat', '_predict_by_feat_single')
             if one.custom_activation or not one.with_reg:
                 raise UserError(f'model.roi_head.bbox_head.type={type(one).__name__}: only softmax and boxes work')
+        self.num_classes = self.box_heads[-1].num_classes
         self.mask_heads, self.mask_pooling = nn.ModuleList(), nn.ModuleList()
         if head.with_mask:
             self.mask_heads = self._parts(head.mask_head)

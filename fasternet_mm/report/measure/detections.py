@@ -9,7 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from ...deploy.quantization import match
+from ...deploy.likeness import match
 from ...deploy.runtime import Detections
 from ..schema import Agreement
 

@@ -8,15 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from ...deploy import export_detector, provenance, require_packages, to_onnx
 from ...deploy.evaluation import ExportedFile, Inputs
 from ...deploy.onnx import tensors_of
-from ...deploy.quantization import metadata_of, quantize, read, write
-from ...deploy.runtime import openvino_core
-from ...engine.preflight import check_config
+from ...deploy.quantization import quantize, read, write
+from ...deploy.runtime import metadata_of, openvino_core
 from ...errors import UserError
 from ...files import AtomicLocalBackend
 from ..schema import MODES
@@ -42,12 +40,6 @@ def require_runtime(mode: str, dtype: str, device: torch.device, scope: str) -> 
         raise UnsupportedModeError(
             f'mode {mode} bf16: this processor has no bf16, and {mode} would compute in fp32 without a word'
         )
-
-
-def check_calibration(cfg: Config) -> None:
-    """Raise UserError where the config's training images, on which int8 is calibrated, are not here."""
-    # of the training only its data is needed
-    check_config(Config({**cfg, 'model': {}, 'optim_wrapper': {}, 'load_from': None}), 'train')
 
 
 def _has_cuda(mode: str) -> bool:

@@ -17,11 +17,11 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from fasternet_mm.deploy.detector import DetectorGraph
-from fasternet_mm.deploy.detector.compare import compare, predicted
-from fasternet_mm.deploy.detector.export import test_settings
+from fasternet_mm.deploy.detector.compare import batch_of, compare, predicted
+from fasternet_mm.deploy.detector.export import settings_of
 from fasternet_mm.errors import UserError
 from fasternet_mm.report.measure.detections import make_detections
-from tests.helpers.detectors import batch, noise
+from tests.helpers.detectors import noise
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 SIZE = (320, 384)
@@ -53,9 +53,9 @@ def tried(model: nn.Module) -> str:
         graph = DetectorGraph(model).eval()
     except UserError as error:
         return f'refused: {error}'
-    image, settings = noise(SIZE), test_settings(model)
+    image, settings = noise(SIZE), settings_of(model)
     settings.max_per_img = 20
-    make_detections(model, [batch(image)])
+    make_detections(model, [batch_of(image)])
     with torch.no_grad():
         found = {name: out.numpy() for name, out in zip(graph.outputs, graph(torch.from_numpy(image)))}
     return str(compare(found, predicted(model, image), SIZE, settings, 0.5))

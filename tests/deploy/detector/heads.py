@@ -19,8 +19,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from fasternet_mm.deploy import export_detector
+from fasternet_mm.deploy.detector.compare import batch_of
 from fasternet_mm.report.measure.detections import make_detections
-from tests.helpers.detectors import STOCK, batch, finding, noise
+from tests.helpers.detectors import STOCK, finding, noise
 
 WHOLE = {
     'Mask R-CNN, ResNet-50': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -40,7 +41,7 @@ def build(name: str) -> tuple[nn.Module, Config]:
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model).eval()
-    make_detections(model, [batch(noise(SIZE))])
+    make_detections(model, [batch_of(noise(SIZE))])
     return model, cfg
 
 

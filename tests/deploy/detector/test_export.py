@@ -12,13 +12,14 @@ from mmengine.registry import DefaultScope
 
 from fasternet_mm.deploy import export_detector
 from fasternet_mm.deploy.detector import pipeline
+from fasternet_mm.deploy.detector.compare import batch_of
 from fasternet_mm.deploy.runtime import RUNTIMES, ExportedModel
 from fasternet_mm.engine.runner import build_model, load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.report.measure.detections import make_detections
 
 from ...helpers import one_line
-from ...helpers.detectors import batch, finding, noise
+from ...helpers.detectors import finding, noise
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -43,7 +44,7 @@ def mask_rcnn(tmp_path_factory, sample, pictures):
     cfg = load_config(str(write_tiny_config(folder, sample)))
     torch.manual_seed(0)
     model = build_model(cfg)
-    make_detections(model, [batch(noise((64, 64)))])
+    make_detections(model, [batch_of(noise((64, 64)))])
     said = []
     export_detector(
         model, cfg, dict(producer='fasternet_mm'), folder / 'x.onnx', dynamic=True, images=pictures, say=said.append

@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.deploy.detector import DetectorGraph
 from fasternet_mm.deploy.detector.compare import compare, predicted
-from fasternet_mm.deploy.detector.export import test_settings as settings_of
+from fasternet_mm.deploy.detector.export import settings_of
 from fasternet_mm.errors import UserError
 
 from ...helpers.detectors import STOCK, finding, noise, stock_config
