@@ -52,6 +52,14 @@ def _provide_mmcv_ext() -> Undo:
     return undo
 
 
+def _leave_out_multimodal() -> Undo:
+    from .compat import MultimodalFinder
+
+    finder = MultimodalFinder()
+    sys.meta_path.insert(0, finder)  # before the finder of files, which knows the module, too
+    return lambda: sys.meta_path.remove(finder)
+
+
 def _allow_globals() -> Undo:
     from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
@@ -169,6 +177,9 @@ PATCHES = (
     Patch('import of mmcv._ext', _provide_mmcv_ext,
           'more permissive: mmcv-lite, which has no compiled operators, serves as mmcv, with those of torchvision',
           'mmcv-lite 2.x; a compiled mmcv wins', 'the finder goes; mmcv.ops, once imported, keeps its operators'),
+    Patch('import of mmpretrain.utils.dependency', _leave_out_multimodal,
+          'more permissive: mmpretrain can be imported, with its multimodal models as placeholders',
+          'transformers >= 5, mmpretrain 1.2', 'the finder goes; mmpretrain, once imported, keeps its placeholders'),
     Patch('torch.serialization: safe globals', _allow_globals,
           "more permissive: mmengine's own checkpoints hold more than tensors, which torch refuses",
           'torch >= 2.6, mmengine 0.10', 'our entries go, those of others stay'),

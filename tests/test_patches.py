@@ -19,7 +19,7 @@ from torchvision.models import mobilenet_v2
 
 import fasternet_mm
 from fasternet_mm import FasterNet, patches
-from fasternet_mm.compat import EXT_NAME, TorchvisionExtFinder
+from fasternet_mm.compat import EXT_NAME, MultimodalFinder, TorchvisionExtFinder
 from fasternet_mm.errors import CheckpointError
 
 LOADED = mmengine.runner.checkpoint
@@ -52,6 +52,7 @@ def entries(mapping: dict, *names: str) -> list:
 # what each row changes, as it is now
 STATE = {
     'import of mmcv._ext': lambda: sum(isinstance(finder, TorchvisionExtFinder) for finder in sys.meta_path),
+    'import of mmpretrain.utils.dependency': lambda: sum(isinstance(one, MultimodalFinder) for one in sys.meta_path),
     'torch.serialization: safe globals': lambda: set(map(str, torch.serialization.get_safe_globals())),
     'CheckpointLoader: local files': lambda: CheckpointLoader._get_checkpoint_loader('a.pth'),
     'CheckpointLoader: http(s)': lambda: entries(CheckpointLoader._schemes, 'http://', 'https://'),

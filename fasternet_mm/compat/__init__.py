@@ -1,6 +1,7 @@
 """What stock OpenMMLab lacks on today's PyTorch. Knows nothing of FasterNet."""
 
 from .mmcv_ext import EXT_NAME, TorchvisionExtFinder, require_mmcv
+from .multimodal import MultimodalFinder
 
 
 def provide_mmcv_ext() -> None:
@@ -10,4 +11,4 @@ def provide_mmcv_ext() -> None:
     install()
 
 
-__all__ = ['EXT_NAME', 'TorchvisionExtFinder', 'provide_mmcv_ext', 'require_mmcv']
+__all__ = ['EXT_NAME', 'MultimodalFinder', 'TorchvisionExtFinder', 'provide_mmcv_ext', 'require_mmcv']

@@ -59,7 +59,7 @@ def _check_dict(value, setting: str) -> None:
 
 def check_training_data(cfg: Config) -> None:
     """Raise UserError where the training data, all that calibrating int8 needs of a training, is not here."""
-    check_config(Config({**cfg, 'model': {}, 'optim_wrapper': {}, 'load_from': None}), 'train')
+    check_config(Config({key: cfg[key] for key in ('default_scope', 'train_dataloader') if key in cfg}), 'train')
 
 
 def _check_checkpoints(cfg: Config, phase: str) -> None:
