@@ -1,5 +1,6 @@
 """What a number was measured on, and a bug was seen on: the processor and the installed packages."""
 
+import os
 import platform
 import re
 from contextlib import suppress
@@ -9,11 +10,14 @@ from pathlib import Path
 import torch
 
 _CPUINFO = Path('/proc/cpuinfo')  # Linux alone has it
+_LIMITS = ('ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA')
 
 
 def processor() -> str:
-    """Return the processor's name."""
-    return _cpuinfo('model name', 'Model') or platform.processor() or platform.machine()
+    """Return the processor's name, and its family and model where x86's Linux tells: clouds cut the name short."""
+    name = _cpuinfo('model name', 'Model') or platform.processor() or platform.machine()
+    family, model = _cpuinfo('cpu family'), _cpuinfo('model')
+    return f'{name} (family {family}, model {model})' if family and model else name
 
 
 def instruction_sets() -> str:
@@ -23,8 +27,14 @@ def instruction_sets() -> str:
 
 
 def capability() -> str:
-    """Return the widest vectors that torch uses, and whether the processor computes in bf16: 'AVX512 with bf16'."""
-    return torch.backends.cpu.get_cpu_capability() + (' with bf16' if 'bf16' in instruction_sets() else ' without bf16')
+    """Return the widest vectors that torch uses, and whether the processor computes in bf16: 'AVX512 with bf16'.
+
+    What the environment keeps torch, oneDNN and OpenVINO from using is named, too.
+    """
+    half = 'with bf16' if 'bf16' in instruction_sets() else 'without bf16'
+    limits = [f'{name}={os.environ[name]}' for name in _LIMITS if name in os.environ]
+    limited = f', limited by {" ".join(limits)}' if limits else ''
+    return f'{torch.backends.cpu.get_cpu_capability()} {half}{limited}'
 
 
 def installed(packages: list[str]) -> dict[str, str]:

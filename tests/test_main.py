@@ -38,3 +38,14 @@ def test_processors_of_every_kind(monkeypatch, tmp_path, content, sets):
     assert machine.instruction_sets() == sets
     assert machine.capability().endswith('with bf16' if content else 'without bf16')
     assert machine.processor() == 'A CPU @ 2 GHz' if content is X86 else machine.processor()
+
+
+def test_a_limited_processor_says_so(monkeypatch):
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'AVX2')
+    assert machine.capability().endswith(', limited by ONEDNN_MAX_CPU_ISA=AVX2')
+
+
+def test_processors_of_one_name_are_told_apart(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, '_CPUINFO', tmp_path / 'cpuinfo')
+    (tmp_path / 'cpuinfo').write_text('cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n')
+    assert machine.processor() == 'AMD EPYC (family 25, model 17)'
