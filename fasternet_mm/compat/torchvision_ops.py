@@ -3,9 +3,18 @@
 An operator that is not here raises when it is called: ``mmcv.ops`` asks for all of them when it is imported.
 """
 
+# ruff: noqa: F403  the functions are attributes of this module, as tracers of PyTorch want them
+
 import torchvision
 
-from fasternet_mm.compat.ops import attention, boxes, carafe, deform_conv, losses, masked_conv, norm, roi
+from fasternet_mm.compat.ops.attention import *
+from fasternet_mm.compat.ops.boxes import *
+from fasternet_mm.compat.ops.carafe import *
+from fasternet_mm.compat.ops.deform_conv import *
+from fasternet_mm.compat.ops.losses import *
+from fasternet_mm.compat.ops.masked_conv import *
+from fasternet_mm.compat.ops.norm import *
+from fasternet_mm.compat.ops.roi import *
 
 
 def get_compiler_version() -> str:
@@ -21,9 +30,6 @@ def get_compiling_cuda_version() -> str:
 def __getattr__(name: str):
     if name.startswith('__'):
         raise AttributeError(name)
-    for operators in (attention, boxes, carafe, deform_conv, losses, masked_conv, norm, roi):
-        if hasattr(operators, name):
-            return getattr(operators, name)
 
     def missing(*args, **kwargs):
         raise NotImplementedError(
