@@ -41,6 +41,14 @@ def test_carafe(device, kernel, groups, scale):
     assert gradcheck(lambda *inputs: mmcv.ops.carafe(*inputs, kernel, groups, scale), [features, masks], fast_mode=True)
 
 
+def test_carafe_of_no_rois():
+    features, masks = torch.zeros(0, 4, 3, 2, requires_grad=True), torch.zeros(0, 9, 6, 4, requires_grad=True)
+    output = mmcv.ops.carafe(features, masks, 3, 1, 2)
+    assert output.shape == (0, 4, 6, 4)
+    output.sum().backward()
+    assert features.grad.shape == features.shape
+
+
 def test_the_naive_carafe_has_the_gradients_of_the_other():
     features, masks = randn(2, 4, 3, 2).requires_grad_(), randn(2, 9, 6, 4).requires_grad_()
     output = mmcv.ops.carafe(features, masks, 3, 1, 2)

@@ -134,6 +134,13 @@ def test_deformable_roi_pooling_learns_its_offsets(device, pack):
     assert pool.offset_fc[-1].weight.grad.any()
 
 
+def test_an_offset_that_is_nan_shows():
+    offset = torch.zeros(6, 2, *BINS, dtype=torch.float64)
+    offset[0, 0, 0, 0] = torch.nan
+    pooled = mmcv.ops.deform_roi_pool(FEATURES, ROIS, offset, BINS, SCALE, 2)
+    assert pooled.isnan().nonzero().tolist() == [[0, channel, 0, 0] for channel in range(3)]
+
+
 POOLS = {
     'RoIAlign': lambda features, rois: mmcv.ops.roi_align(features, rois, BINS, SCALE, 2, 'max', True),
     'RoIPool': lambda features, rois: mmcv.ops.roi_pool(features, rois, BINS, SCALE),

@@ -15,8 +15,8 @@ from .common import widen
 
 def _split(maps: Tensor, groups: int, scale: int) -> Tensor:
     """Return (N, groups * C, scale * H, scale * W) as (N, groups, H, W, scale ** 2, C)."""
-    n, _, h, w = maps.shape
-    maps = F.pixel_unshuffle(maps, scale).view(n, groups, -1, scale**2, h // scale, w // scale)
+    n, c, h, w = maps.shape
+    maps = F.pixel_unshuffle(maps, scale).view(n, groups, c // groups, scale**2, h // scale, w // scale)
     return maps.permute(0, 1, 4, 5, 3, 2).contiguous()
 
 

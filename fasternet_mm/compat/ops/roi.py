@@ -204,17 +204,17 @@ def _deform_roi_pool(rois, bins, spatial_scale, sampling_ratio, gamma):
 def bilinear(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return the four neighbours (..., 4) of points in a flattened map, and their weights (..., 4), by RoIAlign's rule.
 
-    A point up to one pixel outside counts as on the border; one farther out has weights of 0.
+    A point up to one pixel outside counts as on the border; one farther out has weights of 0, and NaN those of NaN.
     """
-    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-    y, x = torch.where(inside, y, 0).clamp(0, height - 1), torch.where(inside, x, 0).clamp(0, width - 1)
-    top, left = y.detach().long(), x.detach().long()
+    outside = (y < -1) | (y > height) | (x < -1) | (x > width)
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    top, left = y.detach().nan_to_num().long(), x.detach().nan_to_num().long()
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     down, along = y - top, x - left
     up, back = 1 - down, 1 - along
     cells = [top * width + left, top * width + right, bottom * width + left, bottom * width + right]
     weights = torch.stack([up * back, up * along, down * back, down * along], dim=-1)
-    return torch.stack(cells, dim=-1), weights * inside[..., None]
+    return torch.stack(cells, dim=-1), weights * ~outside[..., None]
 
 
 def _extent(rois: Tensor, spatial_scale: float, offset: float) -> tuple[Tensor, Tensor]:
