@@ -1,5 +1,6 @@
 """mmcv.ops on mmcv-lite: equal to torchvision, or to a plain reference, on CPU and (where there is one) CUDA."""
 
+import itertools
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.utils import digit_version
+from torch.autograd import gradcheck
 
 from fasternet_mm.compat import mmcv_ext
 
@@ -104,6 +106,51 @@ def test_soft_nms(method, offset, min_score, count, seed):
     assert torch.equal(dets[:, :4], boxes[kept])
 
 
+def reference_nms_match(dets, threshold):
+    left, groups = sorted(range(len(dets)), key=lambda i: -dets[i, 4]), []
+    while left:
+        best, *rest = left
+        matched = [i for i in rest if iou(dets[best], dets[[i]], 0)[0] >= threshold]
+        groups.append([best, *matched])
+        left = [i for i in rest if i not in matched]
+    return groups
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('count', [0, 1, 60])
+def test_nms_match(device, count):
+    dets = torch.cat([random_boxes(count), torch.rand(count, 1)], dim=1)
+    want = reference_nms_match(dets.double().numpy(), 0.4)
+    groups = mmcv.ops.nms_match(dets.to(device), 0.4)
+    assert [group.tolist() for group in groups] == want and all(group.device.type == device for group in groups)
+    assert [group.tolist() for group in mmcv.ops.nms_match(dets.numpy(), 0.4)] == want
+
+
+def test_nms_match_of_empty_boxes_puts_each_into_a_group_of_its_own():
+    dets = torch.tensor([[3.0, 3, 3, 3, 0.5], [3, 3, 3, 3, 0.9]])
+    assert [group.tolist() for group in mmcv.ops.nms_match(dets, 0.5)] == [[1], [0]]
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize('mode', ['iou', 'iof'])
+@pytest.mark.parametrize('offset', [0, 1])
+def test_bbox_overlaps(device, dtype, mode, offset):
+    first, second = random_boxes(7).to(dtype), random_boxes(5, seed=1).to(dtype)
+    want = np.stack([iou(box, second.double().numpy(), offset) for box in first.double().numpy()])
+    if mode == 'iof':  # from the union back to the intersection
+        areas = [((boxes[:, 2:] - boxes[:, :2] + offset).prod(1)).double().numpy() for boxes in (first, second)]
+        want = want / (1 + want) * (areas[0][:, None] + areas[1]) / areas[0][:, None]
+    want = torch.from_numpy(want)
+    tolerance = dict(rtol=2e-3, atol=2e-3) if dtype == torch.float16 else dict(rtol=1e-5, atol=1e-6)
+    first, second = first.to(device), second.to(device)
+    got = mmcv.ops.bbox_overlaps(first, second, mode, offset=offset)
+    assert got.dtype == dtype and torch.allclose(got.double().cpu(), want, **tolerance)
+    pairs = mmcv.ops.bbox_overlaps(first[:5], second, mode, aligned=True, offset=offset)
+    assert torch.allclose(pairs.double().cpu(), want[:5].diagonal(), **tolerance)
+    assert mmcv.ops.bbox_overlaps(first[:0], second, mode).shape == (0, 5)
+
+
 ROIS = torch.cat([torch.tensor([[0.0], [1], [1], [0], [0], [1]]), random_boxes(6)], dim=1)
 
 
@@ -138,11 +185,6 @@ def test_roi_align_in_half_precision_under_autocast(device, dtype, roi_dtype):
     got.float().sum().backward()
     want.sum().backward()
     assert torch.allclose(features.grad.float(), wide.grad, rtol=2**-7, atol=1e-2)
-
-
-def test_roi_align_max_says_that_it_needs_a_compiled_mmcv():
-    with pytest.raises(NotImplementedError, match="pool_mode='max' exists in a compiled mmcv only"):
-        mmcv.ops.roi_align(torch.randn(2, 1, 8, 8), ROIS, (2, 2), 1.0, 0, 'max', True)
 
 
 def reference_focal_loss(logits, target, gamma, alpha, weight):
@@ -265,9 +307,54 @@ def test_deformable_convolution_under_autocast(device, dtype, modulated):
     assert all(t.grad.isfinite().all() for t in (x, offset16, weight))
 
 
+def reference_deform_conv(x, offset, mask, weight, bias, stride, padding):
+    """One group, no dilation: every output is a sum over the kernel of values between four pixels."""
+    n, channels, height, width = x.shape
+    size = [(extent + 2 * padding - 3) // stride + 1 for extent in (height, width)]
+    output = bias[None, :, None, None].repeat(n, 1, *size)
+    for b, y, column, k in itertools.product(range(n), *map(range, size), range(9)):
+        at_y = y * stride - padding + k // 3 + offset[b, 2 * k, y, column].item()
+        at_x = column * stride - padding + k % 3 + offset[b, 2 * k + 1, y, column].item()
+        value = torch.zeros(channels, dtype=x.dtype)
+        for i, j in itertools.product(range(height), range(width)):
+            value = value + x[b, :, i, j] * max(1 - abs(i - at_y), 0) * max(1 - abs(j - at_x), 0)
+        output[b, :, y, column] += weight[:, :, k // 3, k % 3] @ value * mask[b, k, y, column]
+    return output
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('stride, size', [(1, (4, 5)), (2, (2, 3))])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_maps_of_offsets_larger_than_the_output_are_read_as_buffers_of_its_size(device, stride, size, batch):
+    """As a compiled mmcv does, and DyHead has it do: the offsets of one level, 8 x 9, move the kernel on another."""
+    rng = torch.Generator().manual_seed(0)
+    shapes = (batch, 2, 4, 5), (batch, 18, 8, 9), (batch, 9, 8, 9), (3, 2, 3, 3), (3,)
+    inputs = [torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in shapes]
+    x, offset, mask, weight, bias = inputs
+
+    def read(maps):
+        return maps.flatten(1)[:, : maps.size(1) * size[0] * size[1]].unflatten(1, (-1, *size))
+
+    want = reference_deform_conv(x, read(offset), read(mask), weight, bias, stride, padding=1)
+    inputs = [tensor.to(device).requires_grad_() for tensor in inputs]
+    got = mmcv.ops.modulated_deform_conv2d(*inputs, stride, 1)
+    torch.testing.assert_close(got.detach().cpu(), want)
+    if batch == 1:
+        assert gradcheck(lambda *inputs: mmcv.ops.modulated_deform_conv2d(*inputs, stride, 1), inputs, fast_mode=True)
+
+
+def test_a_map_of_offsets_that_is_too_small_is_refused():
+    with pytest.raises(RuntimeError, match='offset'):
+        mmcv.ops.modulated_deform_conv2d(
+            torch.rand(1, 2, 4, 5), torch.rand(1, 18, 3, 4), torch.rand(1, 9, 3, 4), torch.rand(3, 2, 3, 3), None, 1, 1
+        )
+
+
 def test_an_operator_that_is_missing_says_so_when_called():
-    with pytest.raises(NotImplementedError, match=r'mmcv\._ext\.nms_match needs a compiled mmcv'):
-        mmcv.ops.nms_match(torch.rand(3, 5), 0.5)
+    with pytest.raises(
+        NotImplementedError, match=r'mmcv\._ext\.border_align_forward needs a compiled mmcv.*mim install'
+    ):
+        mmcv.ops.border_align(torch.rand(1, 4, 8, 8), torch.rand(1, 64, 4), 2)
 
 
 def test_a_compiled_mmcv_wins(tmp_path):
