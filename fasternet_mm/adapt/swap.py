@@ -10,7 +10,7 @@ from ..checkpoint import require_source
 from ..engine.explaining import cause
 from ..errors import UserError, did_you_mean
 from ..models import FasterNet
-from .maps import Map, build_whole, maps_of, outputs_of, shapes_after, told, without_weights
+from .maps import Map, build_whole, installed_config, maps_of, outputs_of, shapes_after, told, without_weights
 
 SCOPES = {'mmdet': 'MMDetection', 'mmpretrain': 'MMPretrain', 'mmseg': 'MMSegmentation'}
 _PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # of the ImageNet weights, in RGB order
@@ -82,6 +82,7 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None, project:
         model = {path: model}
     result.changes['model'] = model
     _drop_whole_checkpoints(cfg, path, result)
+    _find_teacher(cfg.model, result)
     if checkpoint != 'none':
         _follow_pixels(cfg, scope, path, result)
     _look_at_optimizer(cfg, scope, arch, result)
@@ -241,6 +242,14 @@ def _drop_whole_checkpoints(cfg: Config, path: str, result: Adaptation) -> None:
         if value:
             changes[key] = None
             result.notes.append(f'{key}={value} is left out: it is a model with the old backbone')
+
+
+def _find_teacher(model: ConfigDict, result: Adaptation) -> None:
+    """Name the installed file of a teacher's config, which mmdet names relative to a checkout of its own."""
+    given = model.get('teacher_config')
+    if isinstance(given, str) and (found := installed_config(given)) != given:
+        result.changes['model']['teacher_config'] = found
+        result.notes.append(f'teacher_config={given} is in a checkout of mmdet: the installed one stands here instead')
 
 
 def _follow_pixels(cfg: Config, scope: str, path: str, result: Adaptation) -> None:
