@@ -1,4 +1,4 @@
-"""Made-up batches for every kind of model: images of noise with random boxes, masks, proposals, texts and identities."""
+"""Made-up batches for every kind of model: noise with random boxes, masks, proposals, texts and identities."""
 
 from typing import Any
 

@@ -99,7 +99,7 @@ class TrialModel:
         """Turn what is raised inside the block into a UserError, and keep a line for each parameter out of the log."""
         logger = MMLogger.get_current_instance()
         before = logger.level
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.ERROR)
         MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))  # some heads and preprocessors ask
         try:
             with DefaultScope.overwrite_default_scope(self.scope):

@@ -46,17 +46,18 @@ BYTES = 12 << 30
 TEXT = """# Which configs of mmdet can have a FasterNet?
 
 One config of every family of mmdet {mmdet}, and some more, adapted to T0 as [the page about it](adapt.md) says, with
-torch {torch} and {mmcv} on a CPU. Each is then built with random weights, trained for one step by its own optimizer and made
-to predict, on two made-up images of 64 to 300 pixels, as `--check` does. The same is done with its own backbone, as
-the control. No loss is NaN or infinite where it says yes. Whether a detector learns is another matter: nobody has
-trained these. Written by `python -m tests.adapt.sweep` from `compatibility.jsonl`.
+torch {torch} and {mmcv} on a CPU. Each is then built with random weights, trained for one step by its own
+optimizer and made to predict, on two made-up images of 128 to 512 pixels, as `--check` does. The same is done with its
+own backbone, as the control. No loss is NaN or infinite where it says yes. Whether a detector learns is another matter:
+nobody has trained these. Written by `python -m tests.adapt.sweep` from `compatibility.jsonl`.
 
 - **adapted**: these settings of the model change beside the backbone and the pixels' mean, std and order.
 - **with `--project`**: it takes a 1x1 convolution and resampling behind each output, for the reason given.
 - **refused**: FasterNet cannot take the old backbone's place.
 - **stock cannot**: with its own backbone, too, it cannot be built or run here. Nothing is written then.
 
-{optional} were installed. Models that read text have a small random language model here, since a real one would be downloaded.
+{optional} were installed.
+Models that read text have a small random language model here, since a real one would be downloaded.
 
 {summary}
 
