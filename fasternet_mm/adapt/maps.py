@@ -85,7 +85,7 @@ def _language_model(settings: ConfigDict) -> Iterator[str | None]:
     with TemporaryDirectory() as folder, torch.device('cpu'):
         tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *WORDS]
         Path(folder, 'vocab.txt').write_text('\n'.join(tokens))
-        BertModel(BertConfig(vocab_size=len(tokens), num_hidden_layers=1)).save_pretrained(folder)
+        BertModel(BertConfig(vocab_size=len(tokens), num_hidden_layers=1), add_pooling_layer=False).save_pretrained(folder)
         yield folder
 
 
