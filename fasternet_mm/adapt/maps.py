@@ -75,9 +75,9 @@ def _teacher(config: str | ConfigDict) -> ConfigDict:
 
 
 @contextmanager
-def _language_model(settings: ConfigDict) -> Iterator[str | None]:
+def _language_model(model: ConfigDict) -> Iterator[str | None]:
     """Give the folder of a small random BERT for a detector that takes text, which else would download one."""
-    if 'language_model' not in settings or importlib.util.find_spec('transformers') is None:
+    if 'language_model' not in model or importlib.util.find_spec('transformers') is None:
         yield None
         return
     from transformers import BertConfig, BertModel
@@ -85,7 +85,8 @@ def _language_model(settings: ConfigDict) -> Iterator[str | None]:
     with TemporaryDirectory() as folder, torch.device('cpu'):
         tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *WORDS]
         Path(folder, 'vocab.txt').write_text('\n'.join(tokens))
-        BertModel(BertConfig(vocab_size=len(tokens), num_hidden_layers=1), add_pooling_layer=False).save_pretrained(folder)
+        settings = BertConfig(vocab_size=len(tokens), num_hidden_layers=1)
+        BertModel(settings, add_pooling_layer=False).save_pretrained(folder)
         yield folder
 
 
