@@ -46,8 +46,10 @@ def build(settings: ConfigDict, scope: str) -> nn.Module:
     are small random ones. BN stands for synchronised BN.
     """
     settings = copy.deepcopy(settings)
-    if 'teacher_config' in settings:
-        settings.update(teacher_config=_teacher(settings.teacher_config), teacher_ckpt=None)
+    if 'teacher_ckpt' in settings:
+        settings.teacher_ckpt = None
+    if isinstance(settings.get('teacher_config'), str):
+        settings.teacher_config = ConfigDict(model=Config.fromfile(installed_config(settings.teacher_config)).model)
     with _language_model(settings) as folder, DefaultScope.overwrite_default_scope(scope):
         for _, node in [('', settings), *nodes(settings)]:
             if isinstance(node, dict):
@@ -67,11 +69,6 @@ def installed_config(path: str) -> str:
     """Return `path`, or the file of mmdet's own configs that it means where it is relative to a checkout of mmdet."""
     installed = Path(mmdet.__file__).parent / '.mim' / path
     return str(installed) if not Path(path).is_file() and installed.is_file() else path
-
-
-def _teacher(config: str | ConfigDict) -> ConfigDict:
-    """Return the config of a teacher that is given as a file or as itself."""
-    return ConfigDict(model=Config.fromfile(installed_config(config)).model) if isinstance(config, str) else config
 
 
 @contextmanager

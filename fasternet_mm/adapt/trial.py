@@ -85,14 +85,16 @@ class TrialModel:
 
     @torch.no_grad()
     def predict(self) -> str:
-        """Predict, and return in words what was found on each image.
+        """Predict image by image, which some heads insist on, and return in words what was found on each.
 
         Raises:
             UserError: If it fails.
         """
         with self._explained('predict'):
             self.model.eval()
-            return '; '.join(map(_told, self.model.test_step(demo_batch(self.cfg, self.side, training=False))))
+            batch = demo_batch(self.cfg, self.side, training=False)
+            singles = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(batch['inputs']))]
+            return '; '.join(_told(self.model.test_step(single)[0]) for single in singles)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
