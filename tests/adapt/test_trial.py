@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from fasternet_mm.adapt import adapt, read_config, try_out, with_fasternet
+from fasternet_mm.adapt.maps import build_whole
 from fasternet_mm.errors import UserError
 
 PLAIN = [
@@ -47,6 +48,13 @@ def test_a_teachers_config_is_found_in_the_installed_mmdet():
     assert Path(teacher).is_file() and teacher.endswith('configs/gfl/gfl_r101_fpn_ms-2x_coco.py')
     assert any('teacher_config=configs/gfl/' in note for note in adaptation.notes)
     assert try_out(adaptation.applied(read_config(DISTILLED)), side=64).losses['loss_ld'] > 0
+
+
+def test_a_language_model_is_a_small_random_one():
+    pytest.importorskip('transformers')
+    cfg = with_fasternet(read_config('mmdet::glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py'), 't0')
+    found = build_whole(cfg, 'mmdet').language_model(['bench. car'])
+    assert found['embedded'].shape == (1, 256, 768) and found['masks'].sum() == 5  # with a mark at each end
 
 
 def test_a_projected_detector_trains_a_step_and_predicts():
