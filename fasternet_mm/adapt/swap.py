@@ -20,6 +20,10 @@ _NO_HEADS = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg', '
 _DECAYS = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')  # know their backbones by name
 
 
+class StockError(UserError):
+    """Raised where a config cannot be built or run here with its own backbone either."""
+
+
 @dataclass
 class Adaptation:
     """What changes in a config.
@@ -149,7 +153,7 @@ def _old_maps(backbone: ConfigDict, scope: str, place: str) -> list[Map]:
     except UserError as error:
         raise UserError(f'{place}: {error}') from error
     except Exception as error:
-        raise UserError(f'{place}, {backbone.type}, cannot be run here itself: {cause(error)}') from error
+        raise StockError(f'{place}, {backbone.type}, cannot be run here itself: {cause(error)}') from error
 
 
 def _matching(old: Sequence[Map], scope: str, settings: dict, place: str) -> tuple[dict, list[Map]]:
@@ -196,7 +200,7 @@ def _require_same_shapes(before, after, old: Sequence[Map], new: Sequence[Map], 
     try:
         expected = shapes_after(before, scope, old)
     except Exception as error:
-        raise UserError(
+        raise StockError(
             f'{place}, {before["type"]}, cannot be run here with its own backbone: {cause(error)}'
         ) from error
     try:
@@ -303,7 +307,7 @@ def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> N
         try:
             without_weights(work, cfg, scope)
         except Exception as own:
-            raise UserError(f'{place} cannot be {do} here with its own backbone: {_told(own)}') from own
+            raise StockError(f'{place} cannot be {do} here with its own backbone: {_told(own)}') from own
         hint = _HINT if whole and not isinstance(error, AttributeError) else ''
         raise UserError(f'{place} cannot be {do} with a FasterNet: {_told(error)}{hint}') from error
     if whole and found != (expected := without_weights(work, cfg, scope)):

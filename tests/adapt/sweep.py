@@ -25,7 +25,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from fasternet_mm.adapt import Adaptation, adapt, read_config
+from fasternet_mm.adapt.swap import StockError
 from fasternet_mm.adapt.trial import TrialModel
+from fasternet_mm.engine.explaining import cause
 from fasternet_mm.errors import UserError
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -84,14 +86,14 @@ def representative(family: str) -> str | None:
 def adapting(cfg: Config) -> Iterator[dict]:
     """Yield what becomes of a config, and the changes of its model or the line of the refusal."""
     try:
-        adaptation = adapt(cfg)
-        yield dict(result='adapted', what=', '.join(_settings(adaptation.changes['model'])), changes=adaptation.changes)
+        changes = adapt(cfg).changes
+        yield dict(result='adapted', what=', '.join(_settings(changes['model'])), changes=changes)
+        return
+    except StockError as error:
+        yield dict(result='stock cannot', what=str(error))
         return
     except UserError as error:
         line = str(error)
-    if 'with its own backbone' in line:
-        yield dict(result='stock cannot', what=line)
-        return
     try:
         yield dict(result='with `--project`', what=line, changes=adapt(cfg, project=True).changes)
     except UserError:
@@ -121,7 +123,11 @@ def trying(cfg: Config) -> Iterator[dict]:
         try:
             yield {key: True if step() else 'mmdet trains its parts on their own'}
         except UserError as error:
-            yield {key: str(error)}
+            yield {key: _reason(error)}
+
+
+def _reason(error: UserError) -> str:
+    return cause(error.__cause__) if error.__cause__ else str(error)
 
 
 def isolated(function: Callable[[Config], Iterator[dict]], cfg: Config) -> tuple[dict, str]:
@@ -151,7 +157,7 @@ def _work(sender, function: Callable, cfg: Config) -> None:
         for each in function(cfg):
             sender.send(each)
     except UserError as error:
-        sender.send(dict(error=str(error)))
+        sender.send(dict(error=_reason(error)))
 
 
 def row(name: str) -> dict:
@@ -184,7 +190,7 @@ def page(rows: list[dict]) -> str:
         notes = [' '.join(each['what'].split())]
         for reason in dict.fromkeys(each[key] for key in keys if isinstance(each.get(key), str)):
             where = ', '.join(key.replace('_', ' ') for key in keys if each.get(key) == reason)
-            notes.append(f'{where}: {" ".join(reason.split())}')
+            notes.append(f'**{where}**: {" ".join(reason.split())}')
         cells = ['yes' if each.get(key) is True else 'no' if each.get(key) else '' for key in keys]
         text = '; '.join(filter(None, notes)).replace('|', '\\|')
         table += f'| {each["config"]} | {each["result"]} | {" | ".join(cells)} | {text} |\n'
