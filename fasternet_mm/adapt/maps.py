@@ -79,11 +79,12 @@ def _language_model(model: ConfigDict) -> Iterator[str | None]:
         return
     from transformers import BertConfig, BertModel
 
-    with TemporaryDirectory() as folder, torch.device('cpu'):
+    with TemporaryDirectory() as folder:
         tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *WORDS]
         Path(folder, 'vocab.txt').write_text('\n'.join(tokens))
-        settings = BertConfig(vocab_size=len(tokens), num_hidden_layers=1)
-        BertModel(settings, add_pooling_layer=False).save_pretrained(folder)
+        with torch.device('cpu'):
+            bert = BertModel(BertConfig(vocab_size=len(tokens), num_hidden_layers=1), add_pooling_layer=False)
+        bert.save_pretrained(folder)
         yield folder
 
 
