@@ -57,7 +57,7 @@ def build(settings: ConfigDict, scope: str) -> nn.Module:
                     node['type'] = 'BN'
                 if isinstance(node.get('pretrained'), (bool, str)):  # the one is timm's, the other of mmdet 2's time
                     node['pretrained'] = False if isinstance(node['pretrained'], bool) else None
-                if isinstance(node.get('init_cfg'), dict) and node['init_cfg'].get('type') == 'Pretrained':
+                if isinstance(node.get('init_cfg'), dict) and 'checkpoint' in node['init_cfg']:
                     node['init_cfg'] = None
                 for key in _LANGUAGE_KEYS & node.keys() if folder else ():
                     if node[key] == settings.language_model.name:

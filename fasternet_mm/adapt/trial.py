@@ -60,7 +60,7 @@ class TrialModel:
         if self.scope not in ('mmdet', 'mmpretrain'):
             raise UserError(f'{self.place} is of {self.scope}: only models of mmdet and mmpretrain can be tried out')
         with self._explained('be built'):
-            self.model: BaseModel = build_whole(_with_few_proposals(cfg), self.scope)
+            self.model: BaseModel = build_whole(_shrunk(cfg, self.side), self.scope)
             self.model.init_weights()
 
     def train_step(self) -> dict[str, float]:
@@ -112,12 +112,15 @@ class TrialModel:
             logger.setLevel(before)
 
 
-def _with_few_proposals(cfg: Config) -> Config:
-    """Return a copy of `cfg` in which a hundred boxes of an image go on to the next stage; a thousand take seconds."""
+def _shrunk(cfg: Config, side: int) -> Config:
+    """Return a copy of `cfg` in which a hundred boxes of an image go on to the next stage, and no batch is padded."""
     cfg = copy.deepcopy(cfg)
     for _, node in nodes(cfg.model):
-        if isinstance(node, dict) and isinstance(node.get('max_per_img'), int):
-            node['max_per_img'] = min(node['max_per_img'], 100)
+        if isinstance(node, dict):
+            if isinstance(node.get('max_per_img'), int):
+                node['max_per_img'] = min(node['max_per_img'], 100)  # a thousand take seconds
+            if node.get('type') == 'BatchFixedSizePad':
+                node['size'] = (side, side)  # not 1024, with which Mask2Former needs more than 12 GB
     return cfg
 
 
