@@ -49,11 +49,12 @@ def _images(cfg: Config, side: int) -> dict[str, Any]:
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals
 
     shape = (3, side, side)
-    rescales = [node['scale_factor'] for _, node in nodes(cfg.get('train_dataloader', {}))
-                if isinstance(node, dict) and node.get('type') == 'SegRescale']  # fmt: skip
+    steps = [node for _, node in nodes(cfg.get('train_dataloader', {})) if isinstance(node, dict)]
+    with_mask = any(step.get('with_mask') or step.get('type') == 'LoadPanopticAnnotations' for step in steps)
+    rescales = [step['scale_factor'] for step in steps if step.get('type') == 'SegRescale']
     with_text = 'language_model' in cfg.model
     batch = demo_mm_inputs(
-        2, shape, num_items=[3, 2], num_classes=2, with_mask=True, with_semantic=True,
+        2, shape, num_items=[3, 2], num_classes=2, with_mask=with_mask, with_semantic=True,
         sem_seg_output_strides=round(1 / rescales[0]) if rescales else 1,
         texts=['. '.join(WORDS)] * 2 if with_text else None, custom_entities=True,
     )  # fmt: skip
