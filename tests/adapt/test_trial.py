@@ -1,4 +1,4 @@
-"""Adapted configs of ten kinds train a step and predict, on two images of 64 pixels."""
+"""Adapted configs of sixteen kinds train a step and predict, on two images of 64 pixels."""
 
 from pathlib import Path
 
