@@ -39,7 +39,7 @@ ALSO = [  # beside the plainest of each family
     'detectors/detectors_cascade-rcnn_r50_1x_coco.py',
     'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py',
     'faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py',
-    'sort/faster-rcnn_r50_fpn_8xb2-4e_mot17train_test-mot17train.py',
+    'sort/faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py',
     'strongsort/strongsort_yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py',
     'yolox/yolox_s_8xb8-300e_coco.py',
 ]
@@ -162,7 +162,10 @@ def _work(sender, function: Callable, cfg: Config) -> None:
 
 def row(name: str) -> dict:
     """Return all that is to be said about a config."""
-    cfg = read_config(f'mmdet::{name}')
+    try:
+        cfg = read_config(f'mmdet::{name}')
+    except UserError as error:
+        return dict(config=name, result='stock cannot', what=str(error).replace(f'{CONFIGS}/', ''))
     found, ended = isolated(adapting, cfg)
     line = dict(config=name, result='refused', what=ended)
     line.update(found)
