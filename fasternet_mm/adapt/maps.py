@@ -59,6 +59,8 @@ def build(settings: ConfigDict, scope: str) -> nn.Module:
                     node['pretrained'] = False if isinstance(node['pretrained'], bool) else None
                 if isinstance(node.get('init_cfg'), dict) and 'checkpoint' in node['init_cfg']:
                     node['init_cfg'] = None
+                if isinstance(node.get('checkpoint'), str):  # of a tracker's network that links tracks
+                    node['checkpoint'] = None
                 for key in _LANGUAGE_KEYS & node.keys() if folder else ():
                     if node[key] == settings.language_model.name:
                         node[key] = folder

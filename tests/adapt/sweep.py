@@ -58,7 +58,7 @@ nobody has trained these. Written by `python -m tests.adapt.sweep` from `compati
 - **refused**: FasterNet cannot take the old backbone's place.
 - **stock cannot**: with its own backbone, too, it cannot be built or run here. Nothing is written then.
 
-{optional} were installed.
+Installed were {optional}.
 Models that read text have a small random language model here, since a real one would be downloaded.
 
 {summary}
@@ -197,17 +197,23 @@ def page(rows: list[dict]) -> str:
         cells = ['yes' if each.get(key) is True else 'no' if each.get(key) else '' for key in keys]
         text = '; '.join(filter(None, notes)).replace('|', '\\|')
         table += f'| {each["config"]} | {each["result"]} | {" | ".join(cells)} | {text} |\n'
-    works, control = ([each.get(f'{prefix}trains') is True and each.get(f'{prefix}predicts') is True for each in rows]
-                      for prefix in ('', 'stock_'))  # fmt: skip
-    counts = '; '.join(f'{key}: {count}' for key, count in Counter(each['result'] for each in rows).most_common())
-    summary = (
-        f'Of {len(rows)} configs {sum(works)} train and predict with a FasterNet and {sum(control)} with their own '
-        f'backbone; {sum(c and not w for w, c in zip(works, control))} do so with their own alone. {counts}.'
-    )
+    families = [each for each in rows if each['config'] not in ALSO]
+    others = [each for each in rows if each['config'] in ALSO]
+    summary = f'Of {len(families)} families {_counted(families)} Of {len(others)} other configs {_counted(others)}'
     optional = ', '.join(f'{name} {version(name)}' for name in OPTIONAL)
     mmcv = next(f'{name} {version(name)}' for name in ('mmcv-lite', 'mmcv') if _is_installed(name))
     versions = dict(mmdet=mmdet.__version__, torch=torch.__version__, mmcv=mmcv, optional=optional)
     return TEXT.format(**versions, summary=summary) + table
+
+
+def _counted(rows: list[dict]) -> str:
+    works, control = ([each.get(f'{prefix}trains') is True and each.get(f'{prefix}predicts') is True for each in rows]
+                      for prefix in ('', 'stock_'))  # fmt: skip
+    counts = ', '.join(f'{count} {key}' for key, count in Counter(each['result'] for each in rows).most_common())
+    return (
+        f'{sum(works)} train and predict with a FasterNet, {sum(control)} with their own backbone, '
+        f'{sum(its and not ours for ours, its in zip(works, control))} with their own alone ({counts}).'
+    )
 
 
 def _is_installed(name: str) -> bool:
