@@ -200,7 +200,7 @@ def page(rows: list[dict]) -> str:
     families = [each for each in rows if each['config'] not in ALSO]
     others = [each for each in rows if each['config'] in ALSO]
     summary = f'Of {len(families)} families {_counted(families)} Of {len(others)} other configs {_counted(others)}'
-    optional = ', '.join(f'{name} {version(name)}' for name in OPTIONAL)
+    optional = ', '.join(f'{name} {version(name)}' for name in OPTIONAL if _is_installed(name))
     mmcv = next(f'{name} {version(name)}' for name in ('mmcv-lite', 'mmcv') if _is_installed(name))
     versions = dict(mmdet=mmdet.__version__, torch=torch.__version__, mmcv=mmcv, optional=optional)
     return TEXT.format(**versions, summary=summary) + table
