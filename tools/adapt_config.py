@@ -45,7 +45,8 @@ def main() -> None:
     if args.check:
         trial = try_out(adaptation.applied(cfg))
         losses = ', '.join(f'{name} {value:.3g}' for name, value in trial.losses.items())
-        print(f'one training step: {losses}\npredictions: {trial.predictions}')
+        print(f'one training step: {losses or "none, as its parts are trained on their own"}')
+        print(f'predictions: {trial.predictions}')
     text = leaf_text(args.config, adaptation, out)
     AtomicLocalBackend().put_text(text, out)
     print(f'{text}-> {out}')

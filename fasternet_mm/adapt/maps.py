@@ -1,9 +1,14 @@
 """What a backbone gives and what a neck makes of it, found by running them without data."""
 
 import copy
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
+import mmdet
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
@@ -14,6 +19,8 @@ from ..engine.explaining import cause, innermost, nodes
 from ..errors import UserError
 
 SIDE = 512  # pixels of the image that is tried
+WORDS = ('car', 'bench')  # what the random language model knows
+_LANGUAGE_KEYS = {'name', 'lang_model_name'}
 Result = TypeVar('Result')
 
 
@@ -35,17 +42,52 @@ def told(maps: Sequence[Map]) -> str:
 def build(settings: ConfigDict, scope: str) -> nn.Module:
     """Build a part of a model as a runner of `scope` would, but with nothing that one process alone cannot have.
 
-    `settings` are not changed. Nothing is downloaded, and BN stands for synchronised BN.
+    `settings` are not changed. Nothing is downloaded: no module has a checkpoint to start from, and language models
+    are small random ones. BN stands for synchronised BN.
     """
     settings = copy.deepcopy(settings)
-    for _, node in [('', settings), *nodes(settings)]:
-        if isinstance(node, dict):
-            if node.get('type') in ('SyncBN', 'MMSyncBN'):
-                node['type'] = 'BN'
-            if isinstance(node.get('pretrained'), (bool, str)):  # the one is timm's, the other of mmdet 2's time
-                node['pretrained'] = False if isinstance(node['pretrained'], bool) else None
-    with DefaultScope.overwrite_default_scope(scope):
+    if 'teacher_ckpt' in settings:
+        settings.teacher_ckpt = None
+    if isinstance(settings.get('teacher_config'), str):
+        settings.teacher_config = ConfigDict(model=Config.fromfile(installed_config(settings.teacher_config)).model)
+    with _language_model(settings) as folder, DefaultScope.overwrite_default_scope(scope):
+        for _, node in [('', settings), *nodes(settings)]:
+            if isinstance(node, dict):
+                if node.get('type') in ('SyncBN', 'MMSyncBN'):
+                    node['type'] = 'BN'
+                if isinstance(node.get('pretrained'), (bool, str)):  # the one is timm's, the other of mmdet 2's time
+                    node['pretrained'] = False if isinstance(node['pretrained'], bool) else None
+                if isinstance(node.get('init_cfg'), dict) and 'checkpoint' in node['init_cfg']:
+                    node['init_cfg'] = None
+                if isinstance(node.get('checkpoint'), str):  # of a tracker's network that links tracks
+                    node['checkpoint'] = None
+                for key in _LANGUAGE_KEYS & node.keys() if folder else ():
+                    if node[key] == settings.language_model.name:
+                        node[key] = folder
         return MODELS.build(settings)
+
+
+def installed_config(path: str) -> str:
+    """Return `path`, or the file of mmdet's own configs that it means where it is relative to a checkout of mmdet."""
+    installed = Path(mmdet.__file__).parent / '.mim' / path
+    return str(installed) if not Path(path).is_file() and installed.is_file() else path
+
+
+@contextmanager
+def _language_model(model: ConfigDict) -> Iterator[str | None]:
+    """Give the folder of a small random BERT for a detector that takes text, which else would download one."""
+    if 'language_model' not in model or importlib.util.find_spec('transformers') is None:
+        yield None
+        return
+    from transformers import BertConfig, BertModel
+
+    with TemporaryDirectory() as folder:
+        tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *WORDS]
+        Path(folder, 'vocab.txt').write_text('\n'.join(tokens))
+        with torch.device('cpu'):
+            bert = BertModel(BertConfig(vocab_size=len(tokens), num_hidden_layers=1), add_pooling_layer=False)
+        bert.save_pretrained(folder)
+        yield folder
 
 
 @torch.no_grad()
@@ -100,17 +142,15 @@ def _run_neck(neck: ConfigDict, scope: str, maps: Sequence[Map]) -> list[tuple[i
 
 
 def build_whole(cfg: Config, scope: str) -> nn.Module:
-    """Build the model of a config, without the weights of a teacher."""
+    """Build the model of a config, as :func:`build` does."""
     settings = copy.deepcopy(cfg.model)
-    if 'teacher_ckpt' in settings:
-        settings.teacher_ckpt = None
     if scope == 'mmpretrain' and cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
     return build(settings, scope)
 
 
 def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
-    """Return the shapes of what the heads of a config's model give for one image.
+    """Return the shapes of what the heads of a config's model give for one image, or of a video's, for one frame.
 
     Raises:
         UserError: If a module does not take its input; it is named.
@@ -128,6 +168,8 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
         info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
         samples = [DetDataSample(metainfo=info)]
     try:
+        if scope == 'mmdet' and 'track_head' in cfg.model:  # a model that has no plain forward pass
+            return _shapes(model.track_head(model.backbone(image), samples))
         return _shapes(model(image, samples, mode='tensor'))
     except Exception as error:
         names = {module: name for name, module in model.named_modules()}

@@ -10,7 +10,7 @@ from ..checkpoint import require_source
 from ..engine.explaining import cause
 from ..errors import UserError, did_you_mean
 from ..models import FasterNet
-from .maps import Map, build_whole, maps_of, outputs_of, shapes_after, told, without_weights
+from .maps import Map, build_whole, installed_config, maps_of, outputs_of, shapes_after, told, without_weights
 
 SCOPES = {'mmdet': 'MMDetection', 'mmpretrain': 'MMPretrain', 'mmseg': 'MMSegmentation'}
 _PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # of the ImageNet weights, in RGB order
@@ -18,6 +18,10 @@ _OUR_STRIDES = (4, 8, 16, 32)
 _HINT = '; --project lets it see what it saw'
 _NO_HEADS = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg')
 _DECAYS = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')  # know their backbones by name
+
+
+class StockError(UserError):
+    """Raised where a config cannot be built or run here with its own backbone either."""
 
 
 @dataclass
@@ -82,6 +86,7 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None, project:
         model = {path: model}
     result.changes['model'] = model
     _drop_whole_checkpoints(cfg, path, result)
+    _find_teacher(cfg.model, result)
     if checkpoint != 'none':
         _follow_pixels(cfg, scope, path, result)
     _look_at_optimizer(cfg, scope, arch, result)
@@ -148,7 +153,7 @@ def _old_maps(backbone: ConfigDict, scope: str, place: str) -> list[Map]:
     except UserError as error:
         raise UserError(f'{place}: {error}') from error
     except Exception as error:
-        raise UserError(f'{place}, {backbone.type}, cannot be run here itself: {cause(error)}') from error
+        raise StockError(f'{place}, {backbone.type}, cannot be run here itself: {cause(error)}') from error
 
 
 def _matching(old: Sequence[Map], scope: str, settings: dict, place: str) -> tuple[dict, list[Map]]:
@@ -195,7 +200,7 @@ def _require_same_shapes(before, after, old: Sequence[Map], new: Sequence[Map], 
     try:
         expected = shapes_after(before, scope, old)
     except Exception as error:
-        raise UserError(
+        raise StockError(
             f'{place}, {before["type"]}, cannot be run here with its own backbone: {cause(error)}'
         ) from error
     try:
@@ -241,6 +246,14 @@ def _drop_whole_checkpoints(cfg: Config, path: str, result: Adaptation) -> None:
         if value:
             changes[key] = None
             result.notes.append(f'{key}={value} is left out: it is a model with the old backbone')
+
+
+def _find_teacher(model: ConfigDict, result: Adaptation) -> None:
+    """Name the installed file of a teacher's config, which mmdet names relative to a checkout of its own."""
+    given = model.get('teacher_config')
+    if isinstance(given, str) and (found := installed_config(given)) != given:
+        result.changes['model']['teacher_config'] = found
+        result.notes.append(f'teacher_config={given} is in a checkout of mmdet: the installed one stands here instead')
 
 
 def _follow_pixels(cfg: Config, scope: str, path: str, result: Adaptation) -> None:
@@ -294,7 +307,7 @@ def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> N
         try:
             without_weights(work, cfg, scope)
         except Exception as own:
-            raise UserError(f'{place} cannot be {do} here with its own backbone: {_told(own)}') from own
+            raise StockError(f'{place} cannot be {do} here with its own backbone: {_told(own)}') from own
         hint = _HINT if whole and not isinstance(error, AttributeError) else ''
         raise UserError(f'{place} cannot be {do} with a FasterNet: {_told(error)}{hint}') from error
     if whole and found != (expected := without_weights(work, cfg, scope)):

@@ -4,22 +4,27 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import is_cuda_available
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.optim import build_optim_wrapper
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
-from torch import nn
 
 from ..engine.explaining import cause, nodes
 from ..errors import UserError
+from .demo import demo_batch
 from .maps import build_whole
 
 
 class Trial(NamedTuple):
-    """What a trial gave: the losses of one training step by name, and the predictions in words."""
+    """What a trial gave: the losses of one training step by name, and the predictions in words.
+
+    Trackers whose parts are trained on their own (SORT, DeepSORT) have no losses.
+    """
 
     losses: dict[str, float]
     predictions: str
@@ -29,32 +34,94 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
     """Build the model of `cfg` with random weights, train a step with its own optimizer, and predict.
 
     Args:
-        cfg (Config): Of mmdet or mmpretrain; not changed. No weights are loaded or downloaded.
+        cfg (Config): Of mmdet or mmpretrain; not changed. No weights are loaded or downloaded; a language model is a
+            small random one.
         side (int, optional): Height and width of the two images. Defaults to 128, to 256 where queries are chosen among
             the pixels, and to what an anchor generator is made for.
 
     Raises:
-        UserError: If the model takes other inputs than one batch of images, or the trial fails.
+        UserError: If the trial fails.
     """
-    scope = cfg.get('default_scope')
-    place = f'model, {cfg.model.type},'
-    if scope not in ('mmdet', 'mmpretrain') or 'detector' in cfg.model or (scope == 'mmdet' and 'head' in cfg.model):
-        raise UserError(f'{place} takes other inputs than a batch of images: it cannot be tried out')
-    side = side or _side(cfg.model)
-    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))  # some heads and preprocessors ask
-    with DefaultScope.overwrite_default_scope(scope), _quiet():
-        model = build_whole(_without_weights(cfg), scope)
-        try:
-            model.init_weights()
-            wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
-            model.train()
-            losses = model.train_step(_batch(cfg, scope, side), wrapper)
-        except Exception as error:
-            raise UserError(f'{place} cannot train a step: {cause(error)}') from error
+    model = TrialModel(cfg, side)
+    return Trial(model.train_step(), model.predict())
+
+
+class TrialModel:
+    """A model with random weights, and the made-up batches that it takes. The arguments are those of :func:`try_out`.
+
+    Raises:
+        UserError: If the model cannot be built, or is not one of mmdet or mmpretrain.
+    """
+
+    def __init__(self, cfg: Config, side: int | None = None) -> None:
+        self.cfg, self.side = cfg, side or _side(cfg.model)
+        self.scope = cfg.get('default_scope')
+        self.place = f'model, {cfg.model.type},'
+        if self.scope not in ('mmdet', 'mmpretrain'):
+            raise UserError(f'{self.place} is of {self.scope}: only models of mmdet and mmpretrain can be tried out')
+        with self._explained('be built'):
+            self.model: BaseModel = build_whole(_shrunk(cfg, self.side), self.scope)
+            self.model.init_weights()
+
+    def train_step(self) -> dict[str, float]:
+        """Train a step with the optimizer of the config, and return the losses by name, which are finite.
+
+        Returns:
+            dict[str, float]: Empty for a tracker whose parts are trained on their own (SORT, DeepSORT).
+
+        Raises:
+            UserError: If it fails, or a loss is not finite.
+        """
+        if self.scope == 'mmdet' and _is_of_parts(self.model):
+            return {}
+        with self._explained('train a step'):
+            wrapper = _optim_wrapper(self.model, self.cfg)
+            self.model.train()
+            losses = self.model.train_step(demo_batch(self.cfg, self.side, training=True), wrapper)
         losses = {name: value.item() for name, value in losses.items()}
         if not all(torch.tensor(list(losses.values())).isfinite()):
-            raise UserError(f'{place} has losses that are not finite: {losses}')
-        return Trial(losses, _predict(model, _batch(cfg, scope, side), scope, place))
+            raise UserError(f'{self.place} has losses that are not finite: {losses}')
+        return losses
+
+    @torch.no_grad()
+    def predict(self) -> str:
+        """Predict image by image, which some heads insist on, and return in words what was found on each.
+
+        Raises:
+            UserError: If it fails.
+        """
+        with self._explained('predict'):
+            self.model.eval()
+            batch = demo_batch(self.cfg, self.side, training=False)
+            singles = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(batch['inputs']))]
+            return '; '.join(_told(self.model.test_step(single)[0]) for single in singles)
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn what is raised inside the block into a UserError, and keep a line for each parameter out of the log."""
+        logger = MMLogger.get_current_instance()
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))  # some heads and preprocessors ask
+        try:
+            with DefaultScope.overwrite_default_scope(self.scope):
+                yield
+        except Exception as error:
+            raise UserError(f'{self.place} cannot {what}: {cause(error)}') from error
+        finally:
+            logger.setLevel(before)
+
+
+def _shrunk(cfg: Config, side: int) -> Config:
+    """Return a copy of `cfg` in which a hundred boxes of an image go on to the next stage, and no batch is padded."""
+    cfg = copy.deepcopy(cfg)
+    for _, node in nodes(cfg.model):
+        if isinstance(node, dict):
+            if isinstance(node.get('max_per_img'), int):
+                node['max_per_img'] = min(node['max_per_img'], 100)  # a thousand take seconds
+            if node.get('type') == 'BatchFixedSizePad':
+                node['size'] = (side, side)  # not 1024, with which Mask2Former needs more than 12 GB
+    return cfg
 
 
 def _side(model: ConfigDict) -> int:
@@ -62,70 +129,36 @@ def _side(model: ConfigDict) -> int:
     return max([side for side in made_for if isinstance(side, int)], default=256 if model.get('num_queries') else 128)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep a line for each parameter out of the log."""
-    logger = MMLogger.get_current_instance()
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+def _is_of_parts(model: BaseModel) -> bool:
+    from mmdet.models.mot import DeepSORT
+
+    return isinstance(model, DeepSORT)
 
 
-@torch.no_grad()
-def _predict(model: nn.Module, batch: dict, scope: str, place: str) -> str:
-    try:
-        model.eval()
-        samples = model.test_step(batch)
-    except Exception as error:
-        raise UserError(f'{place} cannot predict: {cause(error)}') from error
-    return '; '.join(map(_told, samples))
+def _optim_wrapper(model: BaseModel, cfg: Config) -> OptimWrapper:
+    """Return the wrapper of the config, in full precision where there is no GPU."""
+    settings = copy.deepcopy(cfg.optim_wrapper)
+    if settings.get('type') == 'AmpOptimWrapper' and not is_cuda_available():
+        settings.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            settings.pop(key, None)
+    return build_optim_wrapper(model, settings)
 
 
 def _told(sample) -> str:
+    if 'video_data_samples' in sample:
+        return '; '.join(_told(frame) for frame in sample.video_data_samples)
     if 'pred_score' in sample:
         return f'class {sample.pred_score.argmax().item()} of {len(sample.pred_score)}'
+    if 'pred_feature' in sample:
+        return f'{len(sample.pred_feature)} features'
     found = []
-    if 'pred_instances' in sample:
+    if 'pred_track_instances' in sample:
+        found.append(f'{len(sample.pred_track_instances)} tracks')
+    elif 'pred_instances' in sample:
         found.append(f'{len(sample.pred_instances)} detections')
     if 'pred_panoptic_seg' in sample:
         found.append('a panoptic map')
     if 'pred_sem_seg' in sample:
         found.append('a semantic map')
     return ' and '.join(found) or 'nothing'
-
-
-def _without_weights(cfg: Config) -> Config:
-    cfg = copy.deepcopy(cfg)
-    for _, node in [('', cfg.model), *nodes(cfg.model)]:
-        if (
-            isinstance(node, dict)
-            and isinstance(node.get('init_cfg'), dict)
-            and node['init_cfg'].get('type') == 'Pretrained'
-        ):
-            node['init_cfg'] = None
-    return cfg
-
-
-def _batch(cfg: Config, scope: str, side: int) -> dict[str, Any]:
-    if scope == 'mmpretrain':
-        from mmpretrain.structures import DataSample
-
-        samples = [DataSample().set_gt_label(label) for label in (0, 1)]
-        return dict(inputs=torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8), data_samples=samples)
-    from mmdet.testing import demo_mm_inputs, demo_mm_proposals
-
-    shape = (3, side, side)
-    rescales = [node['scale_factor'] for _, node in nodes(cfg.get('train_dataloader', {}))
-                if isinstance(node, dict) and node.get('type') == 'SegRescale']  # fmt: skip
-    batch = demo_mm_inputs(
-        2, shape, num_items=[3, 2], num_classes=2, with_mask=True, with_semantic=True,
-        sem_seg_output_strides=round(1 / rescales[0]) if rescales else 1,
-    )  # fmt: skip
-    for sample, proposals in zip(batch['data_samples'], demo_mm_proposals([shape] * 2, 50)):
-        sample.proposals = proposals
-        sample.gt_instances.labels.zero_()  # a class that every head has
-        sample.set_metainfo(dict(scale_factor=(1.0, 1.0), pad_shape=shape[1:], batch_input_shape=shape[1:]))
-    return batch
