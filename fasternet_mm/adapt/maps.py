@@ -122,12 +122,12 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
     model.eval()
     of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
     image = torch.zeros(1, 3, 256, 128 if of_people else 256)
-    samples = None
-    if scope == 'mmdet' and not of_people:
-        side = tuple(image.shape[2:])
-        info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
-        samples = [DetDataSample(metainfo=info)]
+    side = tuple(image.shape[2:])
+    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=info)] if scope == 'mmdet' and not of_people else None
     try:
+        if scope == 'mmseg':  # the logits in the size of the image: mode='tensor' leaves heads without their samples
+            return _shapes(model.encode_decode(image, [info]))
         return _shapes(model(image, samples, mode='tensor'))
     except Exception as error:
         names = {module: name for name, module in model.named_modules()}

@@ -16,6 +16,8 @@ from torch import nn
 from ..engine.explaining import cause, nodes
 from ..errors import UserError
 from .maps import build_whole
+from .segmentors import demo_batch, of_side
+from .swap import SCOPES
 
 
 class Trial(NamedTuple):
@@ -29,7 +31,7 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
     """Build the model of `cfg` with random weights, train a step with its own optimizer, and predict.
 
     Args:
-        cfg (Config): Of mmdet or mmpretrain; not changed. No weights are loaded or downloaded.
+        cfg (Config): Of mmdet, mmpretrain or mmseg; not changed. No weights are loaded or downloaded.
         side (int, optional): Height and width of the two images. Defaults to 128, to 256 where queries are chosen among
             the pixels, and to what an anchor generator is made for.
 
@@ -38,12 +40,12 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
     """
     scope = cfg.get('default_scope')
     place = f'model, {cfg.model.type},'
-    if scope not in ('mmdet', 'mmpretrain') or 'detector' in cfg.model or (scope == 'mmdet' and 'head' in cfg.model):
+    if scope not in SCOPES or 'detector' in cfg.model or (scope == 'mmdet' and 'head' in cfg.model):
         raise UserError(f'{place} takes other inputs than a batch of images: it cannot be tried out')
     side = side or _side(cfg.model)
     MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))  # some heads and preprocessors ask
     with DefaultScope.overwrite_default_scope(scope), _quiet():
-        model = build_whole(_without_weights(cfg), scope)
+        model = build_whole(of_side(_without_weights(cfg), side), scope)
         try:
             model.init_weights()
             wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
@@ -115,6 +117,8 @@ def _batch(cfg: Config, scope: str, side: int) -> dict[str, Any]:
 
         samples = [DataSample().set_gt_label(label) for label in (0, 1)]
         return dict(inputs=torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8), data_samples=samples)
+    if scope == 'mmseg':
+        return demo_batch(side)
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals
 
     shape = (3, side, side)

@@ -18,12 +18,12 @@ _STRIDES = (4, 8, 16, 32)  # of the stages
 class ProjectedFasterNet(BaseModule):
     """FasterNet with a 1x1 convolution, BN, and resampling behind each output. It is not of the paper.
 
-    Each output comes from the stage whose stride is nearest to the one that is asked for.
-
     Args:
         fasternet (dict): Arguments of :class:`FasterNet`, without ``out_indices``, which follow from the strides.
         out_channels (Sequence[int]): Channels of each output.
         out_strides (Sequence[int]): Stride of each output in pixels of the image; in any order, also several times.
+        stages (Sequence[int], optional): The stage, 0 to 3, that each output comes from. Defaults to those whose
+            strides are nearest to the ones that are asked for.
 
     Shape:
         Input: (N, in_channels, H, W), sides of at least 32 pixels.
@@ -33,16 +33,21 @@ class ProjectedFasterNet(BaseModule):
         ValueError: For any argument of another type or out of range; it is named, with what was expected.
     """
 
-    def __init__(self, fasternet: dict, out_channels: Sequence[int], out_strides: Sequence[int]) -> None:
+    def __init__(
+        self,
+        fasternet: dict,
+        out_channels: Sequence[int],
+        out_strides: Sequence[int],
+        stages: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        for name, values in (('out_channels', out_channels), ('out_strides', out_strides)):
-            if not isinstance(values, (list, tuple)) or not values:
-                raise UserError(f'{name} must be a list of ints, but is {values!r}')
-            for index, value in enumerate(values):
-                check_int(f'{name}[{index}]', value, least=1)
-        if len(out_channels) != len(out_strides):
-            raise UserError(f'out_channels has {len(out_channels)} entries, but out_strides {len(out_strides)}')
-        stages = [_nearest_stage(stride) for stride in out_strides]
+        _check_ints('out_channels', out_channels, least=1)
+        _check_ints('out_strides', out_strides, least=1)
+        stages = [_nearest_stage(stride) for stride in out_strides] if stages is None else stages
+        _check_ints('stages', stages, least=0, most=3)
+        for name, values in (('out_strides', out_strides), ('stages', stages)):
+            if len(out_channels) != len(values):
+                raise UserError(f'out_channels has {len(out_channels)} entries, but {name} {len(values)}')
         self.fasternet = FasterNet(**fasternet, out_indices=sorted(set(stages)))
         self.sources = [self.fasternet.out_indices.index(stage) for stage in stages]
         self.scales = [_STRIDES[stage] / stride for stage, stride in zip(stages, out_strides)]
@@ -59,6 +64,13 @@ class ProjectedFasterNet(BaseModule):
             out if scale == 1 else F.interpolate(out, scale_factor=scale, mode='bilinear', align_corners=False)
             for out, scale in zip(outs, self.scales)
         )
+
+
+def _check_ints(name: str, values: Sequence[int], **limits: int) -> None:
+    if not isinstance(values, (list, tuple)) or not values:
+        raise UserError(f'{name} must be a list of ints, but is {values!r}')
+    for index, value in enumerate(values):
+        check_int(f'{name}[{index}]', value, **limits)
 
 
 def _nearest_stage(stride: int) -> int:
