@@ -267,7 +267,7 @@ def test_no_mmseg_or_one_that_refuses_to_import_is_harmless(tmp_path, monkeypatc
         monkeypatch.syspath_prepend(tmp_path)
     patches.install()
     assert patches.active() == patches.PATCHES
-    assert patches.uninstall() == {}
+    assert not [target for target in patches.uninstall() if 'mmseg' in target]
 
 
 def test_a_model_index_that_cannot_be_read_is_read_again(monkeypatch):

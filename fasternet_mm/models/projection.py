@@ -19,7 +19,7 @@ class ProjectedFasterNet(BaseModule):
     """FasterNet with a 1x1 convolution, BN, and resampling behind each output. It is not of the paper.
 
     Args:
-        fasternet (dict): Arguments of :class:`FasterNet`, without ``out_indices``, which follow from the strides.
+        fasternet (dict): Arguments of :class:`FasterNet`, without ``out_indices``, which follow from the stages.
         out_channels (Sequence[int]): Channels of each output.
         out_strides (Sequence[int]): Stride of each output in pixels of the image; in any order, also several times.
         stages (Sequence[int], optional): The stage, 0 to 3, that each output comes from. Defaults to those whose

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from fasternet_mm.adapt import adapt, leaf_text, read_config, try_out, with_fasternet
 from fasternet_mm.adapt.maps import maps_of
 from fasternet_mm.errors import UserError
+from fasternet_mm.models import ProjectedFasterNet
 from tests.helpers import needs_mmseg
 
 pytestmark = needs_mmseg
@@ -59,6 +60,14 @@ def test_projected_each_head_sees_what_it_saw_from_the_stage_that_it_was(tmp_pat
     assert set(model) == {'backbone', 'pretrained'} and model['backbone']['stages'] == [0, 1, 2, 3]
     assert maps_of(adaptation.applied(cfg).model.backbone, 'mmseg') == maps_of(cfg.model.backbone, 'mmseg')
     assert len(leaf_text(FCN, adaptation, tmp_path / 'leaf.py').splitlines()) <= 25
+
+
+@pytest.mark.parametrize(
+    'stages, message', [([4], r'stages\[0\] must be from 0 to 3'), ([3, 3], '1 entries, but stages 2')]
+)
+def test_a_projections_stages_are_checked(stages, message):
+    with pytest.raises(ValueError, match=message):
+        ProjectedFasterNet(dict(arch='t0'), [8], [8], stages)
 
 
 @pytest.mark.parametrize('arguments', [dict(config=SEMANTIC_FPN), dict(config=FCN, project=True)])
