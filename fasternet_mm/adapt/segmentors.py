@@ -73,7 +73,7 @@ def of_side(cfg: Config, side: int) -> Config:
     return cfg
 
 
-def demo_batch(side: int) -> dict[str, Any]:
+def segmentation_batch(side: int) -> dict[str, Any]:
     """Return two images of noise with two classes in stripes, as a data loader of mmseg gives them."""
     from mmseg.structures import SegDataSample
 

@@ -16,7 +16,7 @@ from torch import nn
 from ..engine.explaining import cause, nodes
 from ..errors import UserError
 from .maps import build_whole
-from .segmentors import demo_batch, of_side
+from .segmentors import of_side, segmentation_batch
 from .swap import SCOPES
 
 
@@ -118,7 +118,7 @@ def _batch(cfg: Config, scope: str, side: int) -> dict[str, Any]:
         samples = [DataSample().set_gt_label(label) for label in (0, 1)]
         return dict(inputs=torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8), data_samples=samples)
     if scope == 'mmseg':
-        return demo_batch(side)
+        return segmentation_batch(side)
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals
 
     shape = (3, side, side)
