@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..engine.explaining import cause, innermost, nodes
 from ..errors import UserError
+from .segmentors import side_of
 
 SIDE = 512  # pixels of the image that is tried
 Result = TypeVar('Result')
@@ -71,20 +72,21 @@ def maps_of(settings: ConfigDict, scope: str) -> list[Map]:
     Raises:
         UserError: If an output is no map, (N, C, H, W), with a stride that divides the image.
     """
-    outputs = without_weights(_run_backbone, settings, scope)
-    if not all(isinstance(x, Tensor) and x.dim() == 4 and SIDE % x.shape[2] == 0 for x in outputs):
+    side = scope == 'mmseg' and side_of(settings) or SIDE
+    outputs = without_weights(_run_backbone, settings, scope, side)
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and side % x.shape[2] == 0 for x in outputs):
         found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
         raise UserError(
-            f'{settings.type} gives {found} for an image of {SIDE} x {SIDE}, but FasterNet gives maps, (N, C, H, W): '
+            f'{settings.type} gives {found} for an image of {side} x {side}, but FasterNet gives maps, (N, C, H, W): '
             'what takes them cannot be met'
         )
-    return [Map(x.shape[1], SIDE // x.shape[2]) for x in outputs]
+    return [Map(x.shape[1], side // x.shape[2]) for x in outputs]
 
 
-def _run_backbone(settings: ConfigDict, scope: str) -> Sequence[Tensor]:
+def _run_backbone(settings: ConfigDict, scope: str, side: int) -> Sequence[Tensor]:
     backbone = build(settings, scope)
     backbone.eval()  # which gives nothing back in most backbones of mm
-    outputs = backbone(torch.zeros(1, 3, SIDE, SIDE))
+    outputs = backbone(torch.zeros(1, 3, side, side))
     return [outputs] if isinstance(outputs, Tensor) else outputs
 
 
@@ -121,7 +123,8 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
     model = build_whole(cfg, scope)
     model.eval()
     of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
-    image = torch.zeros(1, 3, 256, 128 if of_people else 256)
+    height = scope == 'mmseg' and side_of(cfg.model.backbone) or 256
+    image = torch.zeros(1, 3, height, 128 if of_people else height)
     side = tuple(image.shape[2:])
     info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
     samples = [DetDataSample(metainfo=info)] if scope == 'mmdet' and not of_people else None

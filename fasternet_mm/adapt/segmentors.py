@@ -65,6 +65,13 @@ def stages_of(strides: Sequence[int]) -> list[int] | None:
     return list(range(4 - len(strides), 4))
 
 
+def side_of(backbone: ConfigDict) -> int | None:
+    """Return the side of the only images that a backbone of mmseg takes, or None if it takes others, too."""
+    if backbone.get('type') not in ('BEiT', 'MAE'):
+        return None
+    return backbone.img_size if isinstance(backbone.img_size, int) else backbone.img_size[0]
+
+
 def of_side(cfg: Config, side: int) -> Config:
     """Return a copy of `cfg` whose images mmseg pads to no more than `side` pixels."""
     cfg = copy.deepcopy(cfg)

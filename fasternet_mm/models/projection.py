@@ -59,7 +59,8 @@ class ProjectedFasterNet(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         maps = self.fasternet(x)
-        outs = [project(maps[source]) for source, project in zip(self.sources, self.projections)]
+        # in the order that all heads take: FasterNet's own is channels-last where a CPU trains
+        outs = [project(maps[source]).contiguous() for source, project in zip(self.sources, self.projections)]
         return tuple(
             out if scale == 1 else F.interpolate(out, scale_factor=scale, mode='bilinear', align_corners=False)
             for out, scale in zip(outs, self.scales)
