@@ -62,18 +62,19 @@ def without_weights(function: Callable[..., Result], *args) -> Result:
         return function(*args)
 
 
-def maps_of(settings: ConfigDict, scope: str) -> list[Map]:
+def maps_of(settings: ConfigDict, scope: str, training: bool = False) -> list[Map]:
     """Return the outputs of a backbone.
 
     Args:
         settings (ConfigDict): The backbone's.
         scope (str): 'mmdet', 'mmpretrain' or 'mmseg'.
+        training (bool): Its mode. Defaults to False.
 
     Raises:
         UserError: If an output is no map, (N, C, H, W), with a stride that divides the image.
     """
     side = scope == 'mmseg' and side_of(settings) or SIDE
-    outputs = without_weights(_run_backbone, settings, scope, side)
+    outputs = without_weights(_run_backbone, settings, scope, side, training)
     if not all(isinstance(x, Tensor) and x.dim() == 4 and side % x.shape[2] == 0 for x in outputs):
         found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
         raise UserError(
@@ -83,10 +84,10 @@ def maps_of(settings: ConfigDict, scope: str) -> list[Map]:
     return [Map(x.shape[1], side // x.shape[2]) for x in outputs]
 
 
-def _run_backbone(settings: ConfigDict, scope: str, side: int) -> Sequence[Tensor]:
+def _run_backbone(settings: ConfigDict, scope: str, side: int, training: bool) -> Sequence[Tensor]:
     backbone = build(settings, scope)
-    backbone.eval()  # which gives nothing back in most backbones of mm
-    outputs = backbone(torch.zeros(1, 3, side, side))
+    backbone.train(training)  # which gives nothing back in most backbones of mm
+    outputs = backbone(torch.zeros(2 if training else 1, 3, side, side))  # BN cannot train on one pixel
     return [outputs] if isinstance(outputs, Tensor) else outputs
 
 

@@ -85,7 +85,9 @@ def segmentation_batch(side: int) -> dict[str, Any]:
     from mmseg.structures import SegDataSample
 
     labels = (torch.arange(side) // 16 % 2).expand(1, side, side).clone()
+    edges = labels.diff(dim=-1, prepend=labels[..., :1]).abs()
+    truth = dict(gt_sem_seg=PixelData(data=labels), gt_edge_map=PixelData(data=edges))
     shape = (side, side)
     info = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, padding_size=[0, 0, 0, 0])
-    samples = [SegDataSample(metainfo=info, gt_sem_seg=PixelData(data=labels)) for _ in range(2)]
+    samples = [SegDataSample(metainfo=info, **truth).clone() for _ in range(2)]
     return dict(inputs=list(torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)), data_samples=samples)

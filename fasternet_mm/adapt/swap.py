@@ -117,12 +117,17 @@ def _swap(owner: ConfigDict, place: str, scope: str, settings: dict, project: bo
     """Return the changes of the part of a model that has the backbone, with a FasterNet of `settings`."""
     old = _old_maps(owner.backbone, scope, f'{place}backbone')
     if project:
-        strides = [each.stride for each in old]
-        channels = [each.channels for each in old]
+        maps = old
+        if scope == 'mmseg' and len(old) == 1:  # some give more in training
+            maps = _old_maps(owner.backbone, scope, f'{place}backbone', training=True)
+        strides = [each.stride for each in maps]
+        channels = [each.channels for each in maps]
         kind = dict(_delete_=True, type='ProjectedFasterNet')
         backbone = dict(kind, fasternet=settings, out_channels=channels, out_strides=strides)
         if scope == 'mmseg' and (stages := stages_of(strides)):
             backbone['stages'] = stages
+        if maps != old and old[0] in maps:
+            backbone['predicts'] = maps.index(old[0])
         found = _old_maps(
             ConfigDict({key: value for key, value in backbone.items() if key != '_delete_'}), scope, place
         )
@@ -153,9 +158,9 @@ def _swap(owner: ConfigDict, place: str, scope: str, settings: dict, project: bo
     return dict(backbone=backbone, neck=whole, **heads)
 
 
-def _old_maps(backbone: ConfigDict, scope: str, place: str) -> list[Map]:
+def _old_maps(backbone: ConfigDict, scope: str, place: str, training: bool = False) -> list[Map]:
     try:
-        return maps_of(backbone, scope)
+        return maps_of(backbone, scope, training)
     except UserError as error:
         raise UserError(f'{place}: {error}') from error
     except Exception as error:

@@ -31,8 +31,8 @@ INSTEAD = {'swin': 'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade
 TEXT = """# Which configs of mmseg can have a FasterNet?
 
 One config of every family of mmsegmentation {mmseg}, adapted to T0 as [the page about it](adapt.md) says, with torch
-{torch} and mmcv-lite on a CPU. Each is then built with random weights, trained for one step by its own optimizer and made
-to predict, on two made-up images of 128 pixels, as `--check` does. The same is done with its own backbone, as the
+{torch} and mmcv-lite on a CPU. Each is then built with random weights, trained for one step by its own optimizer and
+made to predict, on two made-up images of 128 pixels, as `--check` does. The same is done with its own backbone, as the
 control. Whether a segmentor learns is another matter: of these, Semantic FPN alone was trained, on a few drawn images,
 by a test. Written by `python -m tests.adapt.sweep_mmseg` from `compatibility_mmseg.jsonl`.
 
