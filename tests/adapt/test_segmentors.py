@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
-from fasternet_mm.adapt import adapt, leaf_text, read_config, try_out, with_fasternet
+from fasternet_mm.adapt import Adaptation, adapt, leaf_text, read_config, try_out, with_fasternet
 from fasternet_mm.adapt.maps import maps_of
+from fasternet_mm.adapt.segmentors import head_changes
 from fasternet_mm.errors import UserError
 from fasternet_mm.models import ProjectedFasterNet
 from tests.helpers import needs_mmseg
@@ -22,13 +24,9 @@ EXPECTED = {  # t0: all changes of the model but the backbone's
         pretrained=None, decode_head=dict(in_channels=MAPS), auxiliary_head=dict(in_channels=160)
     ),
     'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py': dict(decode_head=dict(in_channels=MAPS)),
-    'mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py': dict(
-        pretrained=None, decode_head=dict(in_channels=MAPS, channels=600)
-    ),
     'mmseg::fastfcn/fastfcn_r50-d32_jpu_psp_4xb2-80k_cityscapes-512x1024.py': dict(
         pretrained=None, neck=dict(in_channels=(80, 160, 320)), auxiliary_head=dict(in_channels=160)
     ),
-    'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py': dict(decode_head=dict(in_channels=MAPS)),
 }
 
 
@@ -41,12 +39,46 @@ def test_heads_and_necks_follow_and_nothing_else(config):
     assert set(changes) <= {'custom_imports', 'model'}
 
 
-def test_each_head_of_a_list_follows():
-    cfg = read_config('mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py')
-    heads = with_fasternet(cfg, 't1').model.decode_head
-    assert [head.in_channels for head in heads] == [[64, 128, 256, 512]] * 2
-    assert [head.channels for head in heads] == [960, 512]
-    assert [head.loss_decode for head in heads] == [head.loss_decode for head in cfg.model.decode_head]
+HEADS = {  # of a segmentor whose maps have 8, 16, 32 and 64 channels, and 1, 2, 3 and 4 with a FasterNet
+    "HRNet's width": (
+        dict(in_channels=[8, 16, 32, 64], in_index=(0, 1, 2, 3), channels=120),
+        dict(in_channels=[1, 2, 3, 4], channels=10),
+    ),
+    'some maps, as a tuple': (
+        dict(in_channels=(16, 64), in_index=[1, 3], channels=80),
+        dict(in_channels=(2, 4), channels=6),
+    ),
+    'the last map': (dict(in_channels=64, channels=64), dict(in_channels=4)),
+    'no convolution': (dict(in_channels=32, in_index=2, channels=32, num_convs=0), dict(in_channels=3, channels=3)),
+    'DeepLabV3+': (dict(in_channels=64, in_index=3, c1_in_channels=8), dict(c1_in_channels=1, in_channels=4)),
+    'K-Net': (
+        dict(kernel_update_head=[dict(in_channels=64)], kernel_generate_head=dict(in_channels=64, in_index=3)),
+        dict(kernel_generate_head=dict(in_channels=4)),
+    ),
+    "not the backbone's": (dict(in_channels=256, in_index=0), {}),
+}
+
+
+@pytest.mark.parametrize('head', HEADS)
+def test_what_depended_on_the_maps_that_a_head_takes_follows(head):
+    settings, expected = HEADS[head]
+    found = head_changes(ConfigDict(decode_head=settings), [8, 16, 32, 64], [1, 2, 3, 4])
+    assert found == (dict(decode_head=expected) if expected else {})
+
+
+def test_heads_in_a_list_follow_each_by_its_map_and_keep_the_rest():
+    heads = [dict(type='FCNHead', in_channels=channels, in_index=index) for index, channels in enumerate([8, 16, 99])]
+    found = head_changes(ConfigDict(auxiliary_head=heads), [8, 16, 32], [1, 2, 3])['auxiliary_head']
+    assert [head['in_channels'] for head in found] == [1, 2, 99] and all(head['type'] == 'FCNHead' for head in found)
+
+
+def test_long_heads_of_a_list_take_few_lines(tmp_path):
+    heads = [dict(type='FCNHead', **{f'setting_{number}': number for number in range(20)})] * 2
+    text = leaf_text(FCN, Adaptation(dict(decode_head=heads)), tmp_path / 'leaf.py')
+    leaf = {}
+    exec(text, leaf)
+    assert leaf['decode_head'] == heads
+    assert len(text.splitlines()) <= 15 and max(map(len, text.splitlines())) <= 120
 
 
 def test_dilated_stages_need_a_projection():
@@ -118,11 +150,11 @@ def test_semantic_fpn_learns_a_small_set(tmp_path):
     cfg.model.backbone.arch = dict(embed_dims=16, depths=(1, 1, 1, 1))
     cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=32)
     cfg.model.decode_head.update(in_channels=[32] * 4, channels=32, num_classes=3)
-    iterations = 60
+    iterations = 40
     cfg.merge_from_dict(
         dict(
             train_cfg=dict(max_iters=iterations, val_interval=iterations),
-            optim_wrapper=dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-3)),
+            optim_wrapper=dict(optimizer=dict(_delete_=True, type='AdamW', lr=4e-3)),
             work_dir=str(tmp_path / 'work'),
             randomness=dict(seed=0),
         )
