@@ -73,15 +73,20 @@ def maps_of(settings: ConfigDict, scope: str, training: bool = False) -> list[Ma
     Raises:
         UserError: If an output is no map, (N, C, H, W), with a stride that divides the image.
     """
-    side = scope == 'mmseg' and side_of(settings) or SIDE
+    side = scope == 'mmseg' and side_of(dict(backbone=settings)) or SIDE
     outputs = without_weights(_run_backbone, settings, scope, side, training)
-    if not all(isinstance(x, Tensor) and x.dim() == 4 and side % x.shape[2] == 0 for x in outputs):
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and _is_divided(side, x.shape[2]) for x in outputs):
         found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
         raise UserError(
             f'{settings.type} gives {found} for an image of {side} x {side}, but FasterNet gives maps, (N, C, H, W): '
             'what takes them cannot be met'
         )
-    return [Map(x.shape[1], side // x.shape[2]) for x in outputs]
+    return [Map(x.shape[1], round(side / x.shape[2])) for x in outputs]
+
+
+def _is_divided(side: int, pixels: int) -> bool:
+    """Return whether a map has `side` divided by a stride, or one pixel more, as ICNet's has."""
+    return side % pixels == 0 or side % (pixels - 1) == 0
 
 
 def _run_backbone(settings: ConfigDict, scope: str, side: int, training: bool) -> Sequence[Tensor]:
@@ -124,7 +129,7 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
     model = build_whole(cfg, scope)
     model.eval()
     of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
-    height = scope == 'mmseg' and side_of(cfg.model.backbone) or 256
+    height = scope == 'mmseg' and side_of(cfg.model) or 256
     image = torch.zeros(1, 3, height, 128 if of_people else height)
     side = tuple(image.shape[2:])
     info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))

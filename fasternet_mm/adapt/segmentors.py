@@ -65,11 +65,13 @@ def stages_of(strides: Sequence[int]) -> list[int] | None:
     return list(range(4 - len(strides), 4))
 
 
-def side_of(backbone: ConfigDict) -> int | None:
-    """Return the side of the only images that a backbone of mmseg takes, or None if it takes others, too."""
-    if backbone.get('type') not in ('BEiT', 'MAE'):
-        return None
-    return backbone.img_size if isinstance(backbone.img_size, int) else backbone.img_size[0]
+def side_of(model: ConfigDict) -> int | None:
+    """Return the side of the images that a segmentor needs, or None if small ones will do."""
+    backbone = model.get('backbone') or {}
+    if backbone.get('type') in ('BEiT', 'MAE'):  # whose position biases are of one size
+        return backbone.img_size if isinstance(backbone.img_size, int) else backbone.img_size[0]
+    heads = model.get('decode_head') or {}
+    return 512 if isinstance(heads, Mapping) and heads.get('type') == 'LRASPPHead' else None  # it pools 49 pixels
 
 
 def of_side(cfg: Config, side: int) -> Config:

@@ -61,7 +61,7 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
 
 def _side(model: ConfigDict) -> int:
     made_for = [node.get('input_size') for _, node in nodes(model) if isinstance(node, dict)]
-    made_for.append(side_of(model.backbone) if 'backbone' in model else None)
+    made_for.append(side_of(model))
     return max([side for side in made_for if isinstance(side, int)], default=256 if model.get('num_queries') else 128)
 
 

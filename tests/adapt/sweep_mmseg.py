@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from fasternet_mm.adapt import Adaptation, adapt, read_config
+from fasternet_mm.adapt.swap import StockError
 from fasternet_mm.errors import UserError
 
 from .sweep import DOCS, _settings, isolated, trying
@@ -58,18 +59,17 @@ def representative(family: str) -> str:
 
 def adapting(cfg: Config) -> Iterator[dict]:
     """Yield what becomes of a config, and the changes of its model or the lines of the refusals."""
-    lines = []
+    reasons = []
     for project, result in ((False, 'adapted'), (True, 'with `--project`')):
         try:
             changes = adapt(cfg, project=project).changes
         except UserError as error:
-            lines.append(str(error))
-            yield dict(
-                result='stock cannot' if 'with its own backbone' in lines[-1] else 'refused', what='; '.join(lines)
-            )
+            reasons.append(str(error))
+            what = '; '.join(dict.fromkeys(reasons))
+            yield dict(result='stock cannot' if isinstance(error, StockError) else 'refused', what=what)
         else:
-            what = ', '.join(each for each in _settings(changes['model']) if each != 'pretrained=None')
-            yield dict(result=result, what='; '.join(lines) if project else what, changes=changes)
+            changed = [each for each in _settings(changes['model']) if each != 'pretrained=None']
+            yield dict(result=result, what=reasons[0] if project else ', '.join(changed), changes=changes)
             return
 
 
