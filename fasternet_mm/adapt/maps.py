@@ -75,18 +75,18 @@ def maps_of(settings: ConfigDict, scope: str, training: bool = False) -> list[Ma
     """
     side = scope == 'mmseg' and side_of(dict(backbone=settings)) or SIDE
     outputs = without_weights(_run_backbone, settings, scope, side, training)
-    if not all(isinstance(x, Tensor) and x.dim() == 4 and _is_divided(side, x.shape[2]) for x in outputs):
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and _stride(side, x.shape[2]) for x in outputs):
         found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
         raise UserError(
             f'{settings.type} gives {found} for an image of {side} x {side}, but FasterNet gives maps, (N, C, H, W): '
             'what takes them cannot be met'
         )
-    return [Map(x.shape[1], round(side / x.shape[2])) for x in outputs]
+    return [Map(x.shape[1], _stride(side, x.shape[2])) for x in outputs]
 
 
-def _is_divided(side: int, pixels: int) -> bool:
-    """Return whether a map has `side` divided by a stride, or one pixel more, as ICNet's has."""
-    return side % pixels == 0 or side % (pixels - 1) == 0
+def _stride(side: int, pixels: int) -> int | None:
+    """Return the stride of a map of an image, None if there is none; ICNet's may have a pixel more than it says."""
+    return next((side // each for each in (pixels, pixels - 1) if each and side % each == 0), None)
 
 
 def _run_backbone(settings: ConfigDict, scope: str, side: int, training: bool) -> Sequence[Tensor]:
