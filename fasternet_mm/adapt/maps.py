@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..engine.explaining import cause, innermost, nodes
 from ..errors import UserError
-from .segmentors import side_of
+from .segmentors import backbone_of_side, of_side, side_of
 
 SIDE = 512  # pixels of the image that is tried
 Result = TypeVar('Result')
@@ -73,26 +73,27 @@ def maps_of(settings: ConfigDict, scope: str, training: bool = False) -> list[Ma
     Raises:
         UserError: If an output is no map, (N, C, H, W), with a stride that divides the image.
     """
-    side = scope == 'mmseg' and side_of(dict(backbone=settings)) or SIDE
-    outputs = without_weights(_run_backbone, settings, scope, side, training)
-    if not all(isinstance(x, Tensor) and x.dim() == 4 and _stride(side, x.shape[2]) for x in outputs):
+    if scope == 'mmseg':
+        settings = backbone_of_side(settings, SIDE)
+    outputs = without_weights(_run_backbone, settings, scope, training)
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and _stride(x.shape[2]) for x in outputs):
         found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
         raise UserError(
-            f'{settings.type} gives {found} for an image of {side} x {side}, but FasterNet gives maps, (N, C, H, W): '
+            f'{settings.type} gives {found} for an image of {SIDE} x {SIDE}, but FasterNet gives maps, (N, C, H, W): '
             'what takes them cannot be met'
         )
-    return [Map(x.shape[1], _stride(side, x.shape[2])) for x in outputs]
+    return [Map(x.shape[1], _stride(x.shape[2])) for x in outputs]
 
 
-def _stride(side: int, pixels: int) -> int | None:
-    """Return the stride of a map of an image, None if there is none; ICNet's may have a pixel more than it says."""
-    return next((side // each for each in (pixels, pixels - 1) if each and side % each == 0), None)
+def _stride(pixels: int) -> int | None:
+    """Return the stride of a map that has so many pixels, None if there is none; ICNet's may have one more."""
+    return next((SIDE // each for each in (pixels, pixels - 1) if each and SIDE % each == 0), None)
 
 
-def _run_backbone(settings: ConfigDict, scope: str, side: int, training: bool) -> Sequence[Tensor]:
+def _run_backbone(settings: ConfigDict, scope: str, training: bool) -> Sequence[Tensor]:
     backbone = build(settings, scope)
     backbone.train(training)  # which gives nothing back in most backbones of mm
-    outputs = backbone(torch.zeros(2 if training else 1, 3, side, side))  # BN cannot train on one pixel
+    outputs = backbone(torch.zeros(2 if training else 1, 3, SIDE, SIDE))  # BN cannot train on one pixel
     return [outputs] if isinstance(outputs, Tensor) else outputs
 
 
@@ -126,10 +127,10 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
     cfg = copy.deepcopy(cfg)
     if 'rpn' in (cfg.model.get('test_cfg') or {}):
         cfg.model.test_cfg.rpn.max_per_img = 10  # proposals; a thousand take a minute
-    model = build_whole(cfg, scope)
+    height = scope == 'mmseg' and side_of(cfg.model) or 256
+    model = build_whole(of_side(cfg, height), scope)
     model.eval()
     of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
-    height = scope == 'mmseg' and side_of(cfg.model) or 256
     image = torch.zeros(1, 3, height, 128 if of_people else height)
     side = tuple(image.shape[2:])
     info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))

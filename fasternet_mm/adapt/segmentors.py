@@ -67,18 +67,22 @@ def stages_of(strides: Sequence[int]) -> list[int] | None:
 
 def side_of(model: ConfigDict) -> int | None:
     """Return the side of the images that a segmentor needs, or None if small ones will do."""
-    backbone = model.get('backbone') or {}
-    if backbone.get('type') in ('BEiT', 'MAE'):  # whose position biases are of one size
-        return backbone.img_size if isinstance(backbone.img_size, int) else backbone.img_size[0]
     heads = model.get('decode_head') or {}
     return 512 if isinstance(heads, Mapping) and heads.get('type') == 'LRASPPHead' else None  # it pools 49 pixels
 
 
+def backbone_of_side(backbone: ConfigDict, side: int) -> ConfigDict:
+    """Return the settings of a backbone for images of `side` pixels: BEiT's and MAE's take those of one size alone."""
+    return ConfigDict(backbone, img_size=(side, side)) if backbone.type in ('BEiT', 'MAE') else backbone
+
+
 def of_side(cfg: Config, side: int) -> Config:
-    """Return a copy of `cfg` whose images mmseg pads to no more than `side` pixels."""
+    """Return a copy of `cfg` for images of `side` pixels, which mmseg does not pad to more."""
     cfg = copy.deepcopy(cfg)
-    if cfg.default_scope == 'mmseg' and cfg.model.get('data_preprocessor', {}).get('size'):
-        cfg.model.data_preprocessor.size = (side, side)
+    if cfg.default_scope == 'mmseg' and 'backbone' in cfg.model:
+        cfg.model.backbone = backbone_of_side(cfg.model.backbone, side)
+        if cfg.model.get('data_preprocessor', {}).get('size'):
+            cfg.model.data_preprocessor.size = (side, side)
     return cfg
 
 
