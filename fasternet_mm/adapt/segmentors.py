@@ -38,13 +38,12 @@ def _edits(head: ConfigDict, before: Sequence[int], after: Sequence[int]) -> dic
         edits['kernel_generate_head'] = changes
     if head.get('c1_in_channels') == before[0] != after[0]:  # of DeepLabV3+, which takes the first map, too
         edits['c1_in_channels'] = after[0]
-    asked = head.get('in_channels')
-    if isinstance(asked, int):
-        index = head.get('in_index', -1)
-        old, new = [before[index]], [after[index]]
-    else:
-        indices = head.get('in_index', range(len(asked or [])))
-        old, new = [before[index] for index in indices], [after[index] for index in indices]
+    asked = head.get('in_channels') or ()
+    indices = head.get('in_index', -1 if isinstance(asked, int) else range(len(asked)))
+    indices = [indices] if isinstance(indices, int) else indices
+    if not all(-len(before) <= index < len(before) for index in indices):
+        return edits
+    old, new = [before[index] for index in indices], [after[index] for index in indices]
     if old != new and asked in (old[0], old, tuple(old)):
         edits['in_channels'] = new[0] if isinstance(asked, int) else type(asked)(new)
         # a head as wide as its input: HRNet's, and those that have no convolution of their own

@@ -56,6 +56,7 @@ HEADS = {  # of a segmentor whose maps have 8, 16, 32 and 64 channels, and 1, 2,
         dict(kernel_generate_head=dict(in_channels=4)),
     ),
     "not the backbone's": (dict(in_channels=256, in_index=0), {}),
+    'no such map': (dict(in_channels=64, in_index=4), {}),
 }
 
 
