@@ -92,10 +92,8 @@ def page(rows: list[dict]) -> str:
     """Return the page with `rows` in its table."""
     table = ''
     for each in rows:
-        notes = [
-            each['what'],
-            *(f'{key.replace("_", " ")}: {each[key]}' for key in TRIED if isinstance(each.get(key), str)),
-        ]
+        reasons = [each[key] for key in TRIED if isinstance(each.get(key), str)]
+        notes = [each['what'], *(reason for reason in dict.fromkeys(reasons) if reason not in each['what'])]
         cells = ['yes' if each.get(key) is True else 'no' if key in each else '' for key in TRIED]
         text = ' '.join('; '.join(filter(None, notes)).split()).replace('|', '\\|')
         table += f'| {each["config"]} | {each["result"]} | {" | ".join(cells)} | {text} |\n'
@@ -103,7 +101,7 @@ def page(rows: list[dict]) -> str:
     counts = '; '.join(f'{key}: {count}' for key, count in Counter(each['result'] for each in rows).most_common())
     summary = (
         f'Of {len(rows)} configs {sum(works)} train and predict with a FasterNet and {sum(control)} with their own '
-        f'backbone; {sum(c and not w for w, c in zip(works, control))} do so with their own alone. {counts}.'
+        f'backbone, {sum(c and not w for w, c in zip(works, control))} of them with their own alone. {counts.capitalize()}.'
     )
     return TEXT.format(mmseg=version('mmsegmentation'), torch=torch.__version__, summary=summary) + table
 
