@@ -99,9 +99,10 @@ def page(rows: list[dict]) -> str:
         table += f'| {each["config"]} | {each["result"]} | {" | ".join(cells)} | {text} |\n'
     works, control = ([all(each.get(key) is True for key in keys) for each in rows] for keys in (TRIED[:2], TRIED[2:]))
     counts = '; '.join(f'{key}: {count}' for key, count in Counter(each['result'] for each in rows).most_common())
+    alone = sum(c and not w for w, c in zip(works, control))
     summary = (
         f'Of {len(rows)} configs {sum(works)} train and predict with a FasterNet and {sum(control)} with their own '
-        f'backbone, {sum(c and not w for w, c in zip(works, control))} of them with their own alone. {counts.capitalize()}.'
+        f'backbone, {alone} of them with their own alone. {counts.capitalize()}.'
     )
     return TEXT.format(mmseg=version('mmsegmentation'), torch=torch.__version__, summary=summary) + table
 
