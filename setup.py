@@ -67,6 +67,7 @@ setup(
     ],
     extras_require={
         'lite': ['mmcv-lite>=2.1,<2.2'],
+        'mmseg': ['mmsegmentation==1.2.2', 'ftfy', 'regex'],  # the two it imports, but does not ask for
         'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
         'openvino': ['openvino'],
         'int8': ['nncf', 'openvino'],

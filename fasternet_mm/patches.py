@@ -129,6 +129,13 @@ def _register(module: str, names: tuple[str, ...], registry: str, scopes: tuple[
     return lambda: '; '.join(filter(None, [undo() for undo in undos])) or None
 
 
+def _register_in_mmseg(*names: str) -> Undo:
+    try:
+        return _register('.models', names, 'MODELS', ('mmseg',))
+    except Exception:  # not installed, or broken, or made for another mmcv: it says so itself where it is used
+        return lambda: None
+
+
 def _register_backend() -> Undo:
     from mmengine.fileio.backends import backends
 
@@ -201,6 +208,9 @@ PATCHES = (
     Patch('MODELS of mmengine, mmdet and mmpretrain: ProjectedFasterNet',
           partial(_register, '.models', ('ProjectedFasterNet',), 'MODELS', ('mmengine', 'mmdet', 'mmpretrain')),
           'adapted configs name it', 'mmengine 0.10'),
+    Patch('MODELS of mmseg, where it is installed: FasterNet, ProjectedFasterNet',
+          partial(_register_in_mmseg, 'FasterNet', 'ProjectedFasterNet'),
+          'it answers to mmseg.FasterNet, too; of mmseg this imports the registry alone', 'mmsegmentation 1.2'),
     Patch('MODELS of mmpretrain: FasterNetClsHead',
           partial(_register, '.models', ('FasterNetClsHead',), 'MODELS', ('mmpretrain',)),
           'configs name it', 'mmpretrain 1.x'),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import logging
 import sys
 import warnings
@@ -21,6 +22,7 @@ import fasternet_mm
 from fasternet_mm import FasterNet, patches
 from fasternet_mm.compat import EXT_NAME, MultimodalFinder, TorchvisionExtFinder
 from fasternet_mm.errors import CheckpointError
+from tests.helpers import HAS_MMSEG, needs_mmseg
 
 LOADED = mmengine.runner.checkpoint
 
@@ -68,6 +70,11 @@ STATE = {
         __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS.module_dict.get('ProjectedFasterNet')
         for scope in ('mmengine', 'mmdet', 'mmpretrain')
     ],
+    'MODELS of mmseg, where it is installed: FasterNet, ProjectedFasterNet': lambda: entries(
+        importlib.import_module('mmseg.registry').MODELS.module_dict if HAS_MMSEG else {},
+        'FasterNet',
+        'ProjectedFasterNet',
+    ),
     'MODELS of mmpretrain: FasterNetClsHead': lambda: mmpretrain.registry.MODELS.get('FasterNetClsHead'),
     'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook, FiniteLossHook': lambda: entries(
         mmengine.registry.HOOKS.module_dict, 'AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook'
@@ -86,7 +93,7 @@ def test_every_row_says_what_it_does_and_is_in_force():
         assert patch.why and patch.versions and patch.undone
 
 
-@pytest.mark.parametrize('target', STATE)
+@pytest.mark.parametrize('target', [pytest.param(name, marks=[needs_mmseg] * ('mmseg' in name)) for name in STATE])
 def test_a_row_is_put_on_once_taken_off_and_put_on_again(target):
     patches.uninstall()  # the warnings filters of a test are a copy of those at import
     patches.install()
@@ -247,6 +254,21 @@ def test_an_install_that_fails_can_be_called_again(monkeypatch, position):
     assert patches.active() == patches.PATCHES
     patches.uninstall()
     assert {target: state() for target, state in STATE.items()} == before
+
+
+@pytest.mark.parametrize('content', [None, "assert False, 'MMCV==2.2.0 is used but incompatible'"])
+def test_no_mmseg_or_one_that_refuses_to_import_is_harmless(tmp_path, monkeypatch, content):
+    patches.uninstall()
+    for name in [name for name in sys.modules if name.split('.')[0] == 'mmseg']:
+        monkeypatch.delitem(sys.modules, name)
+    if content is None:
+        monkeypatch.setitem(sys.modules, 'mmseg', None)
+    else:
+        (tmp_path / 'mmseg.py').write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+    patches.install()
+    assert patches.active() == patches.PATCHES
+    assert not [target for target in patches.uninstall() if 'mmseg' in target]
 
 
 def test_a_model_index_that_cannot_be_read_is_read_again(monkeypatch):

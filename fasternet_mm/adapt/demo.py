@@ -8,10 +8,11 @@ from mmengine.config import Config
 
 from ..engine.explaining import nodes
 from .maps import WORDS
+from .segmentors import segmentation_batch
 
 
 def demo_batch(cfg: Config, side: int, training: bool) -> dict[str, Any]:
-    """Return what a data loader would give the model of `cfg`, of mmdet or mmpretrain.
+    """Return what a data loader would give the model of `cfg`, of mmdet, mmpretrain or mmseg.
 
     Args:
         cfg (Config): Its model says what is asked for: images, clips, pictures of people, or branches of images.
@@ -21,6 +22,8 @@ def demo_batch(cfg: Config, side: int, training: bool) -> dict[str, Any]:
     model, processor = cfg.model, cfg.model.get('data_preprocessor') or {}
     if cfg.default_scope == 'mmpretrain':
         return _pictures(side)
+    if cfg.default_scope == 'mmseg':
+        return segmentation_batch(side)
     if 'head' in model:
         return _people()
     if training and 'semi_train_cfg' in model:

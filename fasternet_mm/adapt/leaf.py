@@ -67,9 +67,23 @@ def _code(value, used: int = 0, indent: int = 0) -> str:
         return short
     inner = ' ' * (indent + 4)
     if isinstance(value, list):
-        return '[\n' + ''.join(f'{inner}{_code(each, 1, indent + 4)},\n' for each in value) + ' ' * indent + ']'
+        return '[\n' + ''.join(f'{inner}{_filled(each, indent + 4)},\n' for each in value) + ' ' * indent + ']'
     items = ''.join(f'{inner}{key}={_code(each, len(key) + 2, indent + 4)},\n' for key, each in value.items())
     return f'dict(\n{items}{" " * indent})'
+
+
+def _filled(value, indent: int) -> str:
+    """Return an element of a list as Python code, a dict in as few lines as it needs."""
+    short = _short_code(value)
+    if indent + len(short) < _WIDTH or not isinstance(value, Mapping):
+        return short
+    lines = ['dict(']
+    for key, each in value.items():
+        item = f'{key}={_short_code(each)}, '
+        if indent + len(lines[-1]) + len(item) > _WIDTH:
+            lines.append('     ')
+        lines[-1] += item
+    return f'\n{" " * indent}'.join(line.rstrip() for line in lines)[:-1] + ')'
 
 
 def _short_code(value) -> str:

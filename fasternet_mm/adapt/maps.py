@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..engine.explaining import cause, innermost, nodes
 from ..errors import UserError
+from .segmentors import backbone_of_side, of_side, side_of
 
 SIDE = 512  # pixels of the image that is tried
 WORDS = ('car', 'bench')  # what the random language model knows
@@ -103,30 +104,38 @@ def without_weights(function: Callable[..., Result], *args) -> Result:
         return function(*args)
 
 
-def maps_of(settings: ConfigDict, scope: str) -> list[Map]:
+def maps_of(settings: ConfigDict, scope: str, training: bool = False) -> list[Map]:
     """Return the outputs of a backbone.
 
     Args:
         settings (ConfigDict): The backbone's.
         scope (str): 'mmdet', 'mmpretrain' or 'mmseg'.
+        training (bool): Its mode. Defaults to False.
 
     Raises:
         UserError: If an output is no map, (N, C, H, W), with a stride that divides the image.
     """
-    outputs = without_weights(_run_backbone, settings, scope)
-    if not all(isinstance(x, Tensor) and x.dim() == 4 and SIDE % x.shape[2] == 0 for x in outputs):
+    if scope == 'mmseg':
+        settings = backbone_of_side(settings, SIDE)
+    outputs = without_weights(_run_backbone, settings, scope, training)
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and _stride(x.shape[2]) for x in outputs):
         found = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs]
         raise UserError(
             f'{settings.type} gives {found} for an image of {SIDE} x {SIDE}, but FasterNet gives maps, (N, C, H, W): '
             'what takes them cannot be met'
         )
-    return [Map(x.shape[1], SIDE // x.shape[2]) for x in outputs]
+    return [Map(x.shape[1], _stride(x.shape[2])) for x in outputs]
 
 
-def _run_backbone(settings: ConfigDict, scope: str) -> Sequence[Tensor]:
+def _stride(pixels: int) -> int | None:
+    """Return the stride of a map that has so many pixels, None if there is none; ICNet's may have one more."""
+    return next((SIDE // each for each in (pixels, pixels - 1) if each and SIDE % each == 0), None)
+
+
+def _run_backbone(settings: ConfigDict, scope: str, training: bool) -> Sequence[Tensor]:
     backbone = build(settings, scope)
-    backbone.eval()  # which gives nothing back in most backbones of mm
-    outputs = backbone(torch.zeros(1, 3, SIDE, SIDE))
+    backbone.train(training)  # which gives nothing back in most backbones of mm
+    outputs = backbone(torch.zeros(2 if training else 1, 3, SIDE, SIDE))  # BN cannot train on one pixel
     return [outputs] if isinstance(outputs, Tensor) else outputs
 
 
@@ -158,18 +167,19 @@ def outputs_of(cfg: Config, scope: str) -> list[tuple[int, ...]]:
     cfg = copy.deepcopy(cfg)
     if 'rpn' in (cfg.model.get('test_cfg') or {}):
         cfg.model.test_cfg.rpn.max_per_img = 10  # proposals; a thousand take a minute
-    model = build_whole(cfg, scope)
+    height = scope == 'mmseg' and side_of(cfg.model) or 256
+    model = build_whole(of_side(cfg, height), scope)
     model.eval()
     of_people = scope == 'mmdet' and 'head' in cfg.model  # re-identification, whose pictures are narrow
-    image = torch.zeros(1, 3, 256, 128 if of_people else 256)
-    samples = None
-    if scope == 'mmdet' and not of_people:
-        side = tuple(image.shape[2:])
-        info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
-        samples = [DetDataSample(metainfo=info)]
+    image = torch.zeros(1, 3, height, 128 if of_people else height)
+    side = tuple(image.shape[2:])
+    info = dict(img_shape=side, ori_shape=side, pad_shape=side, batch_input_shape=side, scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=info)] if scope == 'mmdet' and not of_people else None
     try:
         if scope == 'mmdet' and 'track_head' in cfg.model:  # a model that has no plain forward pass
             return _shapes(model.track_head(model.backbone(image), samples))
+        if scope == 'mmseg':  # the logits in the size of the image: mode='tensor' leaves heads without their samples
+            return _shapes(model.encode_decode(image, [info]))
         return _shapes(model(image, samples, mode='tensor'))
     except Exception as error:
         names = {module: name for name, module in model.named_modules()}

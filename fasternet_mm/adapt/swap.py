@@ -11,6 +11,7 @@ from ..engine.explaining import cause
 from ..errors import UserError, did_you_mean
 from ..models import FasterNet
 from .maps import Map, build_whole, installed_config, maps_of, outputs_of, shapes_after, told, without_weights
+from .segmentors import head_changes, stages_of
 
 SCOPES = {'mmdet': 'MMDetection', 'mmpretrain': 'MMPretrain', 'mmseg': 'MMSegmentation'}
 _PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # of the ImageNet weights, in RGB order
@@ -82,6 +83,8 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None, project:
     if checkpoint != 'none':
         settings['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
     model = _swap(owner, f'model.{path}.' if path else 'model.', scope, settings, project)
+    if owner.get('pretrained'):  # mmseg's way to name the backbone's weights
+        model['pretrained'] = None
     if path:
         model = {path: model}
     result.changes['model'] = model
@@ -90,7 +93,8 @@ def adapt(cfg: Config, arch: str = 't0', checkpoint: str | None = None, project:
     if checkpoint != 'none':
         _follow_pixels(cfg, scope, path, result)
     _look_at_optimizer(cfg, scope, arch, result)
-    _require_working(cfg, result.applied(cfg), scope, whole=not project and 'neck' not in model.get(path, model))
+    whole = scope == 'mmseg' or not project and 'neck' not in model.get(path, model)
+    _require_working(cfg, result.applied(cfg), scope, whole, '' if project else _HINT)
     return result
 
 
@@ -118,10 +122,17 @@ def _swap(owner: ConfigDict, place: str, scope: str, settings: dict, project: bo
     """Return the changes of the part of a model that has the backbone, with a FasterNet of `settings`."""
     old = _old_maps(owner.backbone, scope, f'{place}backbone')
     if project:
-        strides = [each.stride for each in old]
-        channels = [each.channels for each in old]
+        maps = old
+        if scope == 'mmseg' and len(old) == 1:  # some give more in training
+            maps = _old_maps(owner.backbone, scope, f'{place}backbone', training=True)
+        strides = [each.stride for each in maps]
+        channels = [each.channels for each in maps]
         kind = dict(_delete_=True, type='ProjectedFasterNet')
         backbone = dict(kind, fasternet=settings, out_channels=channels, out_strides=strides)
+        if scope == 'mmseg' and (stages := stages_of(strides)):
+            backbone['stages'] = stages
+        if maps != old and old[0] in maps:
+            backbone['predicts'] = maps.index(old[0])
         found = _old_maps(
             ConfigDict({key: value for key, value in backbone.items() if key != '_delete_'}), scope, place
         )
@@ -132,24 +143,29 @@ def _swap(owner: ConfigDict, place: str, scope: str, settings: dict, project: bo
     first = neck[0] if isinstance(neck, Sequence) else neck
     if first is None or 'in_channels' not in first:
         backbone, new = _matching(old, scope, settings, f'{place}backbone')
-        return dict(backbone=backbone, **_edit_heads(owner, old, new))
+        if scope == 'mmseg':
+            heads = head_changes(owner, [each.channels for each in old], [each.channels for each in new])
+        else:
+            heads = _edit_heads(owner, old, new)
+        return dict(backbone=backbone, **heads)
     start = first.get('start_level') or 0
     for left_out in sorted({start, 0}, reverse=True):  # some necks cannot do without the outputs that they leave out
         try:
             backbone, new = _matching(old[left_out:], scope, settings, f'{place}backbone')
             edits = _edit_neck(first, old, new, left_out, f'{place}neck')
-            _require_same_shapes(first, {**first, **edits}, old, new, scope, f'{place}neck')
+            expected, found = _after_neck(first, {**first, **edits}, old, new, scope, f'{place}neck')
             break
         except UserError:
             if left_out == 0:
                 raise
     whole = [dict(first, **edits), *map(dict, neck[1:])] if isinstance(neck, Sequence) else edits
-    return dict(backbone=backbone, neck=whole)
+    heads = head_changes(owner, expected, found) if expected != found else {}
+    return dict(backbone=backbone, neck=whole, **heads)
 
 
-def _old_maps(backbone: ConfigDict, scope: str, place: str) -> list[Map]:
+def _old_maps(backbone: ConfigDict, scope: str, place: str, training: bool = False) -> list[Map]:
     try:
-        return maps_of(backbone, scope)
+        return maps_of(backbone, scope, training)
     except UserError as error:
         raise UserError(f'{place}: {error}') from error
     except Exception as error:
@@ -192,11 +208,15 @@ def _follow(asked: int | Sequence[int], old: Sequence[Map], new: Sequence[Map], 
     if isinstance(asked, int):
         return after[index] if asked == before[index] else None
     if list(asked) == before:
-        return after
-    return after[::-1] if list(asked) == before[::-1] and not start else None
+        return type(asked)(after)
+    return type(asked)(after[::-1]) if list(asked) == before[::-1] and not start else None
 
 
-def _require_same_shapes(before, after, old: Sequence[Map], new: Sequence[Map], scope: str, place: str) -> None:
+def _after_neck(before, after, old: Sequence[Map], new: Sequence[Map], scope: str, place: str) -> list[list[int]]:
+    """Return the channels of what the neck made of `old` and makes of `new`; its maps' sides must be the same.
+
+    mmseg's heads can follow other channels: its JPU passes maps on.
+    """
     try:
         expected = shapes_after(before, scope, old)
     except Exception as error:
@@ -209,10 +229,12 @@ def _require_same_shapes(before, after, old: Sequence[Map], new: Sequence[Map], 
         raise UserError(
             f'{place}, {before["type"]}, does not take {told(new)} of FasterNet: {cause(error)}{_HINT}'
         ) from error
-    if found != expected:
+    first = 2 if scope == 'mmseg' else 0  # of the sizes that must agree
+    if [shape[first:] for shape in found] != [shape[first:] for shape in expected]:
         raise UserError(
             f'{place}, {before["type"]}, makes {found} of the maps of FasterNet, but the heads expect {expected}'
         )
+    return [[shape[1] for shape in shapes] for shapes in (expected, found)]
 
 
 def _edit_heads(owner: ConfigDict, old: Sequence[Map], new: Sequence[Map]) -> dict:
@@ -294,10 +316,11 @@ def _look_at_optimizer(cfg: Config, scope: str, arch: str, result: Adaptation) -
         ]
 
 
-def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> None:
+def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool, hint: str) -> None:
     """Raise UserError where the whole model cannot be built: something asks for an attribute of the old backbone.
 
-    With `whole`, no neck stands between the heads and the maps: both models are run, and must give the same shapes.
+    With `whole`, both models are run, and must give the same shapes: no neck stands between the heads and the maps, or
+    the heads may have followed. `hint` says what helps where that fails.
     """
     place, do = f'model, {cfg.model.type},', 'run' if whole else 'built'
     work = outputs_of if whole else _builds
@@ -308,7 +331,7 @@ def _require_working(cfg: Config, adapted: Config, scope: str, whole: bool) -> N
             without_weights(work, cfg, scope)
         except Exception as own:
             raise StockError(f'{place} cannot be {do} here with its own backbone: {_told(own)}') from own
-        hint = _HINT if whole and not isinstance(error, AttributeError) else ''
+        hint = hint if whole and not isinstance(error, AttributeError) else ''
         raise UserError(f'{place} cannot be {do} with a FasterNet: {_told(error)}{hint}') from error
     if whole and found != (expected := without_weights(work, cfg, scope)):
         raise UserError(f'{place} gives {found} with a FasterNet, but {expected} with its own backbone')

@@ -18,6 +18,8 @@ from ..engine.explaining import cause, nodes
 from ..errors import UserError
 from .demo import demo_batch
 from .maps import build_whole
+from .segmentors import of_side, side_of
+from .swap import SCOPES
 
 
 class Trial(NamedTuple):
@@ -34,8 +36,8 @@ def try_out(cfg: Config, side: int | None = None) -> Trial:
     """Build the model of `cfg` with random weights, train a step with its own optimizer, and predict.
 
     Args:
-        cfg (Config): Of mmdet or mmpretrain; not changed. No weights are loaded or downloaded; a language model is a
-            small random one.
+        cfg (Config): Of mmdet, mmpretrain or mmseg; not changed. No weights are loaded or downloaded; a language
+            model is a small random one.
         side (int, optional): Height and width of the two images. Defaults to 128, to 256 where queries are chosen among
             the pixels, and to what an anchor generator is made for.
 
@@ -50,17 +52,17 @@ class TrialModel:
     """A model with random weights, and the made-up batches that it takes. The arguments are those of :func:`try_out`.
 
     Raises:
-        UserError: If the model cannot be built, or is not one of mmdet or mmpretrain.
+        UserError: If the model cannot be built, or is of another library.
     """
 
     def __init__(self, cfg: Config, side: int | None = None) -> None:
         self.cfg, self.side = cfg, side or _side(cfg.model)
         self.scope = cfg.get('default_scope')
         self.place = f'model, {cfg.model.type},'
-        if self.scope not in ('mmdet', 'mmpretrain'):
-            raise UserError(f'{self.place} is of {self.scope}: only models of mmdet and mmpretrain can be tried out')
+        if self.scope not in SCOPES:
+            raise UserError(f'{self.place} is of {self.scope}: only models of {", ".join(SCOPES)} can be tried out')
         with self._explained('be built'):
-            self.model: BaseModel = build_whole(_shrunk(cfg, self.side), self.scope)
+            self.model: BaseModel = build_whole(of_side(_shrunk(cfg, self.side), self.side), self.scope)
             self.model.init_weights()
 
     def train_step(self) -> dict[str, float]:
@@ -126,6 +128,7 @@ def _shrunk(cfg: Config, side: int) -> Config:
 
 def _side(model: ConfigDict) -> int:
     made_for = [node.get('input_size') for _, node in nodes(model) if isinstance(node, dict)]
+    made_for.append(side_of(model))
     return max([side for side in made_for if isinstance(side, int)], default=256 if model.get('num_queries') else 128)
 
 

@@ -70,5 +70,5 @@ def test_a_tracker_of_parts_predicts_alone():
 
 
 def test_another_librarys_model_says_so():
-    with pytest.raises(UserError, match='EncoderDecoder, is of mmocr: only models of mmdet and mmpretrain'):
+    with pytest.raises(UserError, match='EncoderDecoder, is of mmocr: only models of mmdet, mmpretrain, mmseg'):
         try_out(Config(dict(default_scope='mmocr', model=dict(type='EncoderDecoder'))))

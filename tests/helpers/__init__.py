@@ -1,8 +1,10 @@
 """What tests share: paths, models that are built the same way everywhere, and how results are compared."""
 
+import importlib.util
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
@@ -10,6 +12,9 @@ from mmpretrain.registry import MODELS
 REPO = Path(__file__).parents[2]
 SHARED = REPO.parent / 'shared'
 CLASSES = ('blue', 'green', 'red')  # of the fixture `image_folder`
+
+HAS_MMSEG = importlib.util.find_spec('mmseg') is not None
+needs_mmseg = pytest.mark.skipif(not HAS_MMSEG, reason='mmsegmentation, which is optional, is not installed')
 
 
 def classifier_config(arch: str) -> Config:

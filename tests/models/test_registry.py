@@ -7,10 +7,11 @@ import sys
 import pytest
 from mmengine.registry import DefaultScope, Registry
 
-from tests.helpers import REPO
+from tests.helpers import HAS_MMSEG, REPO
 
-SCOPES = ('mmengine', 'mmdet', 'mmpretrain')
-NAMES = ('FasterNet', 'mmdet.FasterNet', 'mmpretrain.FasterNet')
+LIBRARIES = ('mmdet', 'mmpretrain', *(['mmseg'] if HAS_MMSEG else []))
+SCOPES = ('mmengine', *LIBRARIES)
+NAMES = ('FasterNet', *(f'{library}.FasterNet' for library in LIBRARIES))
 
 
 def registry_of(scope: str) -> Registry:

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from fasternet_mm.adapt import adapt, leaf_text, read_config, with_fasternet
-from tests.helpers import one_line
+from tests.helpers import needs_mmseg, one_line
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 CONFIGS = [
@@ -16,6 +16,7 @@ CONFIGS = [
     'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py',
     'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py',
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
+    pytest.param('mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py', marks=needs_mmseg),
 ]
 
 
