@@ -69,6 +69,8 @@ STATE = {
         for scope in ('mmengine', 'mmdet', 'mmpretrain')
     ],
     'MODELS of mmpretrain: FasterNetClsHead': lambda: mmpretrain.registry.MODELS.get('FasterNetClsHead'),
+    'MODELS of mmengine: PConvBlock': lambda: mmengine.registry.MODELS.module_dict.get('PConvBlock'),
+    'mmengine.registry.Registry.build': lambda: mmengine.registry.Registry.build,
     'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook, FiniteLossHook': lambda: entries(
         mmengine.registry.HOOKS.module_dict, 'AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook'
     ),
