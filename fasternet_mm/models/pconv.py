@@ -85,7 +85,7 @@ class PConvBlock(nn.Module):
     transposed, output_padding = (
         False,
         (0, 0),
-    )  # with the attributes below, what mmcv's ConvModule reads of an nn.Conv2d
+    )  # with those below what mmcv's ConvModule reads
 
     def __init__(
         self,
@@ -111,11 +111,11 @@ class PConvBlock(nn.Module):
         self.stride, self.padding = self.pwconv.stride, (side // 2, side // 2)
         self.dilation, self.groups, self.padding_mode = (1, 1), 1, 'zeros'
         asked = dict(dilation=_pair(dilation), groups=groups, padding_mode=padding_mode)
-        for name, value in dict(asked, **({} if padding is None else dict(padding=_pair(padding)))).items():
-            if value != getattr(self, name):
-                raise ValueError(
-                    f'{name} of a PConvBlock with kernel_size {side} is {getattr(self, name)}, not {value}'
-                )
+        if padding is not None:
+            asked['padding'] = _pair(padding)
+        for name, value in asked.items():
+            if value != (own := getattr(self, name)):
+                raise ValueError(f'{name} of a PConvBlock with kernel_size {side} is {own}, not {value}')
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pconv(x)

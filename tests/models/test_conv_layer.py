@@ -1,4 +1,4 @@
-"""``conv_cfg=dict(type='PConvBlock')``: which convolutions of an mm model become blocks, and the line that counts them."""
+"""PConvBlock by conv_cfg: which convolutions of an mm model become blocks, and the line that counts them."""
 
 import logging
 

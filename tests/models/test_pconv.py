@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d
 from fasternet_mm import PartialConv1d, PartialConv2d, PConvBlock
 from fasternet_mm.models import pconv as pconv_file
 from tests.helpers import relative_error
+from tests.helpers.networks import t_shaped_filter
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,16 +59,6 @@ def test_on_sequences_it_does_the_same():
     pconv, x = PartialConv1d(8, kernel_size=5), torch.randn(2, 8, 9)
     want = torch.nn.functional.conv1d(x[:, :2], pconv.partial_conv3.weight, padding=2)
     assert torch.equal(pconv(x), torch.cat((want, x[:, 2:]), 1))
-
-
-def t_shaped_filter(block: PConvBlock) -> torch.Tensor:
-    """The k x k convolution that a block is: PConv's filters mixed, and the centre alone of the other channels."""
-    pointwise, first = block.pwconv.weight[..., 0, 0], block.pconv.conv_channels
-    weight = torch.zeros(block.out_channels, block.in_channels, *block.kernel_size)
-    weight[:, :first] = torch.einsum('om,mihw->oihw', pointwise[:, :first], block.pconv.partial_conv3.weight)
-    middle = block.kernel_size[0] // 2
-    weight[:, first:, middle, middle] = pointwise[:, first:]
-    return weight
 
 
 @settings(max_examples=25, deadline=None)
