@@ -1,12 +1,14 @@
 """PConvBlocks in the place of the convolutions of any network."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -161,7 +163,7 @@ def _fitted(
     model: nn.Module, names: list[str], batches: list[Tensor], n_div: int
 ) -> tuple[dict[str, PConvBlock], dict[str, float]]:
     """Return a fitted block for each of the convolutions, and its error."""
-    trial, blocks, errors = copy.deepcopy(model), {}, {}
+    trial, blocks, errors, scarce = copy.deepcopy(model), {}, {}, []
     for name in names:
         conv, twin = model.get_submodule(name), trial.get_submodule(name)
         block = _block_like(conv, n_div)
@@ -189,6 +191,14 @@ def _fitted(
             block.pwconv.bias.copy_(fit.bias)
         blocks[name], errors[name] = block, fit.error
         _put(trial, twin, copy.deepcopy(block).eval())
+        if moments.rows < len(moments.inputs):
+            scarce.append(name)
+    if scarce:
+        line = (
+            f'{len(scarce)} of {len(names)} layers, from {scarce[0]} on, see fewer pixels in the samples than they '
+            'have weights for an output: their fits and errors say nothing of other images; give more samples'
+        )
+        print_log(line, 'current', logging.WARNING)
     return blocks, errors
 
 

@@ -17,13 +17,15 @@ class SecondMoments:
         inputs (Tensor): Sum of x x^T over the rows, (features, features).
         cross (Tensor): Sum of x y^T, (features, outputs).
         outputs (Tensor): Sum of y^T y, a scalar.
+        rows (int): Number of rows so far. As many as features are fitted without an error, whatever they are.
     """
 
     def __init__(self) -> None:
-        self.inputs = self.cross = self.outputs = 0
+        self.inputs = self.cross = self.outputs = self.rows = 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add the rows of inputs (n, features) and of wanted outputs (n, outputs)."""
+        self.rows += len(x)
         for rows, wanted in zip(x.split(_ROWS), y.split(_ROWS)):
             rows, wanted = rows.double(), wanted.double()
             self.inputs = self.inputs + rows.T @ rows
