@@ -144,7 +144,7 @@ def _fold_other_norms(model: nn.Module) -> None:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, PConvBlock) or super().is_leaf_module(module, name)
+        return isinstance(module, (PConvBlock, _BatchNorm)) or super().is_leaf_module(module, name)
 
 
 def _fold_traced_norms(model: nn.Module, places: Counter) -> None:
@@ -167,7 +167,8 @@ def _fold_traced_norms(model: nn.Module, places: Counter) -> None:
     calls = Counter(node.target for node in nodes)
     for node in nodes:
         norm, before = model.get_submodule(node.target), node.args[0]
-        if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or norm._forward_hooks or norm.training:
+        rest = _without_norm(norm)
+        if rest is None or norm.running_mean is None or norm._forward_hooks or norm._forward_pre_hooks:
             continue
         if not isinstance(before, fx.Node) or before.op != 'call_module' or len(before.users) > 1:
             continue
@@ -175,4 +176,11 @@ def _fold_traced_norms(model: nn.Module, places: Counter) -> None:
         conv, names = _last_of(whole), (node.target, before.target)
         if conv is not None and all(calls[name] == 1 for name in names) and places[id(norm)] == places[id(whole)] == 1:
             fuse_conv_bn(conv, norm)
-            model.set_submodule(node.target, nn.Identity())
+            model.set_submodule(node.target, rest)
+
+
+def _without_norm(module: nn.Module) -> nn.Module | None:
+    """Return what remains of a norm once it is folded, or None where it is no plain BN."""
+    if type(module) is nn.BatchNorm2d:
+        return nn.Identity()
+    return nn.Sequential(module.drop, module.act) if type(module).__name__ == 'BatchNormAct2d' else None  # timm's

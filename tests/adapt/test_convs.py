@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fasternet_mm import PConvBlock
 from fasternet_mm.adapt import replace_convs
 from fasternet_mm.errors import UserError
-from tests.helpers import relative_error
+from tests.adapt import pconv_latency
+from tests.helpers import REPO, relative_error
 from tests.helpers.networks import settled, t_shaped_filter
 
 
@@ -196,3 +197,8 @@ def test_a_layer_that_runs_elsewhere_in_the_replaced_network_is_named_and_nothin
     assert type(model.first) is nn.Conv2d and not model.first._forward_hooks
     rows = replace_convs(model, where=lambda name, conv: name == 'first', samples=torch.randn(1, 8, 8, 8))
     assert [row.kept is None for row in rows] == [True, False]
+
+
+@pytest.mark.parametrize('name', pconv_latency.EXAMPLES)
+def test_the_pages_table_is_counted(name):
+    assert pconv_latency.counts(name) in (REPO / 'docs' / 'pconv.md').read_text().splitlines()
