@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def replace_convs(
             name,
             kept.get(name),
             (_count(conv), _count(blocks.get(name, conv))),
-            (_multiply_adds(conv, *pixels[name]), _multiply_adds(blocks.get(name, conv), *pixels[name]))
+            tuple(_multiply_adds(layer, *pixels[name]) for layer in (conv, blocks.get(name, conv)))
             if name in pixels
             else None,
             errors.get(name),
@@ -165,32 +166,16 @@ def _fitted(
     """Return a fitted block for each of the convolutions, and its error."""
     trial, blocks, errors, scarce = copy.deepcopy(model), {}, {}, []
     for name in names:
-        conv, twin = model.get_submodule(name), trial.get_submodule(name)
-        block = _block_like(conv, n_div)
-        shape, bias = (block.pconv.conv_channels, conv.kernel_size[0]), conv.bias is not None
-        moments, wanted = SecondMoments(), []
-
-        def add(x: Tensor, y: Tensor, name=name, conv=conv, shape=shape, bias=bias, moments=moments, wanted=wanted):
-            want = wanted.pop(0) if wanted else torch.empty(0)
-            if want.shape != y.shape:
-                raise UserError(
-                    f'{name} gives {tuple(y.shape)} in the replaced network, but {tuple(want.shape)} in the old one: '
-                    'where it runs depends on what it finds, so it cannot be fitted; leave it out by `where`'
-                )
-            moments.add(t_shaped(x, *shape, conv.stride, bias), want.movedim(1, -1).flatten(0, 2))
-
-        for batch in batches:
-            with _watched(conv, lambda x, y, wanted=wanted: wanted.append(y.clone())):  # what follows may overwrite it
-                model(batch)
-            with _watched(twin, add):
-                trial(batch)
-        fit = fit_pconv(moments, *shape, bias)
+        conv = model.get_submodule(name)
+        block, bias = _block_like(conv, n_div), conv.bias is not None
+        moments = _moments(model, trial, name, block, batches)
+        fit = fit_pconv(moments, block.pconv.conv_channels, conv.kernel_size[0], bias)
         block.pconv.partial_conv3.weight.copy_(fit.partial)
         block.pwconv.weight.copy_(fit.pointwise)
         if bias:
             block.pwconv.bias.copy_(fit.bias)
         blocks[name], errors[name] = block, fit.error
-        _put(trial, twin, copy.deepcopy(block).eval())
+        _put(trial, trial.get_submodule(name), block)
         if moments.rows < len(moments.inputs):
             scarce.append(name)
     if scarce:
@@ -200,6 +185,28 @@ def _fitted(
         )
         print_log(line, 'current', logging.WARNING)
     return blocks, errors
+
+
+def _moments(model: nn.Module, trial: nn.Module, name: str, block: PConvBlock, batches: list[Tensor]) -> SecondMoments:
+    """Return the moments of a layer's inputs in `trial`, as `block` will see them, and of its outputs in `model`."""
+    conv, moments, wanted = model.get_submodule(name), SecondMoments(), deque()
+
+    def add(x: Tensor, y: Tensor) -> None:
+        want = wanted.popleft() if wanted else torch.empty(0)
+        if want.shape != y.shape:
+            raise UserError(
+                f'{name} gives {tuple(y.shape)} in the replaced network, but {tuple(want.shape)} in the old one: '
+                'where it runs depends on what it finds, so it cannot be fitted; leave it out by `where`'
+            )
+        rows = t_shaped(x, block.pconv.conv_channels, block.kernel_size[0], block.stride, conv.bias is not None)
+        moments.add(rows, want.movedim(1, -1).flatten(0, 2))
+
+    for batch in batches:
+        with _watched(conv, lambda x, y: wanted.append(y.clone())):  # what follows may overwrite it
+            model(batch)
+        with _watched(trial.get_submodule(name), add):
+            trial(batch)
+    return moments
 
 
 def _put(model: nn.Module, conv: nn.Conv2d, block: PConvBlock) -> None:

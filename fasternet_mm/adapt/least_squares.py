@@ -17,7 +17,7 @@ class SecondMoments:
         inputs (Tensor): Sum of x x^T over the rows, (features, features).
         cross (Tensor): Sum of x y^T, (features, outputs).
         outputs (Tensor): Sum of y^T y, a scalar.
-        rows (int): Number of rows so far. As many as features are fitted without an error, whatever they are.
+        rows (int): Number of rows so far; fewer rows than features are fitted without an error, whatever they are.
     """
 
     def __init__(self) -> None:
@@ -93,9 +93,8 @@ def fit_pconv(moments: SecondMoments, conv_channels: int, kernel_size: int, bias
     directions, values, mixes = torch.linalg.svd(left, full_matrices=False)
     mixes = (values[:conv_channels, None] * mixes[:conv_channels, :outputs]).T
     partial = torch.linalg.solve_triangular(white.T, directions[:, :conv_channels], upper=True).T
-    scale = (
-        moments.inputs.diagonal()[free:].mean().sqrt().clamp(min=1e-30)
-    )  # PConv's outputs are as large as its inputs
+    # PConv's outputs shall be as large as its inputs
+    scale = moments.inputs.diagonal()[free:].mean().sqrt().clamp(min=1e-30)
     partial, mixes = partial * scale, mixes / scale
     wanted = solution[:free] - root[free:, :free].T @ (mixes @ partial).T
     rest = torch.linalg.solve_triangular(root[:free, :free].T, wanted, upper=True).T

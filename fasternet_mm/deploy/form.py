@@ -166,7 +166,7 @@ def _fold_traced_norms(model: nn.Module, places: Counter) -> None:
         return
     calls = Counter(node.target for node in nodes)
     for node in nodes:
-        norm, before = model.get_submodule(node.target), node.args[0]
+        norm, before = model.get_submodule(node.target), node.args[0] if node.args else None
         rest = _without_norm(norm)
         if rest is None or norm.running_mean is None or norm._forward_hooks or norm._forward_pre_hooks:
             continue

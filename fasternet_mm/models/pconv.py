@@ -82,10 +82,9 @@ class PConvBlock(nn.Module):
             nn.Conv2d asks for what a PConvBlock does not do.
     """
 
-    transposed, output_padding = (
-        False,
-        (0, 0),
-    )  # with those below what mmcv's ConvModule reads
+    # mmcv's ConvModule reads these, and those below, of its convolution
+    transposed = False
+    output_padding = (0, 0)
 
     def __init__(
         self,
