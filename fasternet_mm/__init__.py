@@ -10,7 +10,7 @@ from . import patches
 patches.install()  # first: mmcv's operators must be there before anything imports mmdet.models
 
 from .engine import AtomicCheckpointHook, ExactResumeHook, FiniteLossHook  # noqa: E402
-from .models import FasterNet, FasterNetBlock, FasterNetClsHead, PartialConv2d  # noqa: E402
+from .models import FasterNet, FasterNetBlock, FasterNetClsHead, PartialConv1d, PartialConv2d, PConvBlock  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     'FasterNetBlock',
     'FasterNetClsHead',
     'FiniteLossHook',
+    'PConvBlock',
+    'PartialConv1d',
     'PartialConv2d',
     '__version__',
 ]

@@ -136,6 +136,30 @@ def _register_in_mmseg(*names: str) -> Undo:
         return lambda: None
 
 
+def _register_pconv() -> Undo:
+    from mmengine.registry import MODELS
+
+    from .models import build_pconv_layer
+
+    return _put(MODELS.module_dict, {'PConvBlock': build_pconv_layer})
+
+
+def _count_pconv() -> Undo:
+    from mmengine.registry import Registry
+
+    from .models.conv_layer import counting
+
+    stock = Registry.build
+    ours = Registry.build = counting(stock)
+
+    def undo() -> str | None:
+        if Registry.build is not ours:
+            return 'another plugin wrapped it since: ours stays below its wrapper'
+        Registry.build = stock
+
+    return undo
+
+
 def _register_backend() -> Undo:
     from mmengine.fileio.backends import backends
 
@@ -214,6 +238,11 @@ PATCHES = (
     Patch('MODELS of mmpretrain: FasterNetClsHead',
           partial(_register, '.models', ('FasterNetClsHead',), 'MODELS', ('mmpretrain',)),
           'configs name it', 'mmpretrain 1.x'),
+    Patch('MODELS of mmengine: PConvBlock', _register_pconv,
+          "mmcv's convolution layers stand there: conv_cfg=dict(type='PConvBlock')", 'mmengine 0.10, mmcv 2.x'),
+    Patch('mmengine.registry.Registry.build', _count_pconv,
+          'one line of the log after a model with PConvBlocks from conv_cfg says how many there are', 'mmengine 0.10',
+          "mmengine's own returns; below another plugin's wrapper ours stays, and only counts"),
     Patch('HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook, FiniteLossHook',
           partial(_register, '.engine', ('AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook'), 'HOOKS',
                   ('mmengine',)),

@@ -97,8 +97,17 @@ def finds_above_the_threshold(names: dict) -> bool:
     return names['found'].names == ('square',) and names['found'].masks.shape == (1, 48, 64)
 
 
+def replaces(names: dict) -> bool:
+    return any(row.kept is None for row in names['rows']) and any(row.kept for row in names['rows'])
+
+
 # what a block promises beside running, by a word in it
-PROMISES = {'DetInferencer': finds_and_draws, 'maps =': four_maps, 'ExportedModel': finds_above_the_threshold}
+PROMISES = {
+    'DetInferencer': finds_and_draws,
+    'maps =': four_maps,
+    'ExportedModel': finds_above_the_threshold,
+    'rows =': replaces,
+}
 
 
 @pytest.mark.parametrize('code', SCRIPTS)

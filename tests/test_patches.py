@@ -76,6 +76,8 @@ STATE = {
         'ProjectedFasterNet',
     ),
     'MODELS of mmpretrain: FasterNetClsHead': lambda: mmpretrain.registry.MODELS.get('FasterNetClsHead'),
+    'MODELS of mmengine: PConvBlock': lambda: mmengine.registry.MODELS.module_dict.get('PConvBlock'),
+    'mmengine.registry.Registry.build': lambda: mmengine.registry.Registry.build,
     'HOOKS of mmengine: AtomicCheckpointHook, ExactResumeHook, FiniteLossHook': lambda: entries(
         mmengine.registry.HOOKS.module_dict, 'AtomicCheckpointHook', 'ExactResumeHook', 'FiniteLossHook'
     ),
@@ -226,6 +228,17 @@ def test_a_plugin_that_wraps_us_still_works_and_outlasts_us(stock, tiny, wraps, 
     log.clear()
     LOADED.load_state_dict(model, model.state_dict())
     assert [line.split(':')[0] for _, line in log] == ['Checkpoint layout']
+
+
+def test_a_plugin_that_wraps_the_building_of_models_keeps_its_wrapper(monkeypatch, log):
+    ours = mmengine.registry.Registry.build
+    monkeypatch.setattr(mmengine.registry.Registry, 'build', lambda *args, **kwargs: ours(*args, **kwargs))
+    assert 'another plugin wrapped it' in patches.uninstall()['mmengine.registry.Registry.build']
+    patches.install()
+    block = dict(type='PConvBlock', in_channels=8, out_channels=8, kernel_size=3, padding=1)
+    assert type(mmengine.registry.MODELS.build(block)) is fasternet_mm.PConvBlock
+    assert len([line for _, line in log if 'are PConvBlocks' in line]) == 1
+    patches.uninstall()
 
 
 def test_every_module_that_imported_the_function_by_name_is_covered(stock, tiny):

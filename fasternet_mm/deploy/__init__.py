@@ -3,7 +3,7 @@
 from .cuda_graphs import CudaGraphs
 from .detector import export_detector
 from .export import PARTS, export_onnx, provenance
-from .form import switch_to_deploy
+from .form import has_deploy_form, switch_to_deploy
 from .onnx import onnxruntime_session, openvino_session, require_packages, to_onnx
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     'CudaGraphs',
     'export_detector',
     'export_onnx',
+    'has_deploy_form',
     'onnxruntime_session',
     'openvino_session',
     'provenance',

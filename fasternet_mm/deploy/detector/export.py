@@ -14,8 +14,7 @@ from torch import nn
 
 from ...errors import UserError
 from ...files import AtomicLocalBackend
-from ...models import FasterNet
-from ..form import switch_to_deploy
+from ..form import has_deploy_form, switch_to_deploy
 from ..onnx import OPSET, exported, require_packages
 from ..runtime import Detections, ExportedModel, read_picture
 from .compare import Agreement, compare, predicted
@@ -67,7 +66,7 @@ def export_detector(
     if score_threshold is not None:
         settings.score_thr = score_threshold
     deployed = copy.deepcopy(model)
-    if any(isinstance(module, FasterNet) for module in deployed.modules()):
+    if has_deploy_form(deployed):
         switch_to_deploy(deployed)
     graph = DetectorGraph(deployed).eval()
     metadata = dict(metadata, **_reading(model, graph, cfg, shape, dynamic))

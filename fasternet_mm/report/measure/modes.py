@@ -11,9 +11,8 @@ from mmcv.cnn import fuse_conv_bn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...deploy import switch_to_deploy
+from ...deploy import has_deploy_form, switch_to_deploy
 from ...errors import UserError
-from ...models import FasterNet
 from ..schema import MODES
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16, int8=torch.int8)  # the last in files
@@ -38,7 +37,7 @@ def in_mode(
             labels.append('nothing was fused: no BN follows a convolution')
     elif form == 'deploy':
         backbone = getattr(model, 'backbone', model)
-        if any(isinstance(module, FasterNet) for module in model.modules()):
+        if has_deploy_form(model):
             switch_to_deploy(model)
         elif hasattr(backbone, 'switch_to_deploy'):  # mmpretrain's RepVGG, say
             backbone.switch_to_deploy()
