@@ -45,7 +45,7 @@ ALSO = [  # beside the plainest of each family
 ]
 NOTES = {  # what lies behind a line that does not say it
     'cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py': "mmdet's RPN does not tell this head the number of classes",
-    'queryinst/queryinst_r50_fpn_1x_coco.py': 'untrained, it finds boxes outside the image, where mmdet cannot paste',
+    'queryinst/queryinst_r50_fpn_1x_coco.py': 'untrained, it finds boxes outside of the image, where no mask can be',
     'ssd/ssd300_coco.py': 'in mmdet 3.3 no SSD predicts: the code of all heads asks for a loss_cls, which its has not',
     'tridentnet/tridentnet_r50-caffe_1x_coco.py': 'the method is its backbone',
 }
