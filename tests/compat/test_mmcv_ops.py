@@ -279,6 +279,18 @@ def test_deformable_convolution_and_its_gradients(device, geometry, modulated):
 
 
 @pytest.mark.parametrize('device', DEVICES)
+def test_an_offset_that_is_nan_shows_where_it_is(device):
+    x, offset, _, weight, _ = deform_inputs(GEOMETRIES[0], device)
+    want = mmcv.ops.deform_conv2d(x, offset, weight, *GEOMETRIES[0].values()).detach()
+    broken = offset.detach().clone()
+    broken[0, 3, 1, 2] = torch.nan
+    got = mmcv.ops.deform_conv2d(x, broken.requires_grad_(), weight, *GEOMETRIES[0].values())
+    assert got[0, :, 1, 2].isnan().all() and got.isnan().sum() == got.size(1)
+    assert torch.equal(got.detach().nan_to_num(0), want.masked_fill(got.isnan(), 0))
+    got.sum().backward()  # ends, too
+
+
+@pytest.mark.parametrize('device', DEVICES)
 def test_modulated_deformable_convolution_without_bias(device):
     x, offset, mask, weight, _ = deform_inputs(GEOMETRIES[0], device)
     got = mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, None, *GEOMETRIES[0].values())

@@ -11,9 +11,10 @@ _V2_GEOMETRY = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilatio
 
 
 def _deform_conv(input, weight, offset, mask, bias, geometry) -> Tensor:
-    """Return a deformable convolution; `mask` (v2) and `bias` may be None."""
+    """Return a deformable convolution, NaN where an offset is; `mask` (v2) and `bias` may be None."""
     tensors, use_mask = _fill_in(input, weight, offset, mask, bias)
-    return _vision.deform_conv2d(*tensors, *geometry, use_mask)
+    output = _vision.deform_conv2d(*tensors, *geometry, use_mask)
+    return output.masked_fill_(offset.isnan().any(dim=1, keepdim=True), torch.nan)
 
 
 def _deform_conv_backward(grad_output, input, weight, offset, mask, bias, geometry) -> tuple[Tensor, ...]:
@@ -27,6 +28,7 @@ def _fill_in(input, weight, offset, mask, bias):
     use_mask = mask is not None
     mask = mask if use_mask else input.new_zeros(len(input), 1)
     bias = bias if bias is not None else input.new_zeros(len(weight))
+    offset = offset.masked_fill(offset.isnan(), torch.inf)  # outside; torchvision reads any address at NaN
     return widen(input, weight, offset, mask, bias), use_mask
 
 
