@@ -21,10 +21,18 @@ from mmengine.registry import DefaultScope  # noqa: E402
 
 from .helpers import CLASSES, REPO, SHARED  # noqa: E402
 from .helpers.configs import write_tiny_config  # noqa: E402
+from .helpers.logs import logged  # noqa: E402
 from .helpers.tools import run_tool  # noqa: E402
 
 # for each base of mmdet or mmpretrain a config reads all of their metafiles again: 0.4 of its 0.5 seconds
 mmengine.config.utils.load = cache(mmengine.config.utils.load)
+
+
+@pytest.fixture
+def log():
+    """The text of each line that mmengine's logger writes meanwhile."""
+    with logged() as lines:
+        yield lines
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import logging
 import sys
 import warnings
 
@@ -13,7 +12,7 @@ import mmengine.runner
 import mmpretrain.registry
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmpretrain.apis import ModelHub
 from torchvision.models import mobilenet_v2
@@ -23,6 +22,7 @@ from fasternet_mm import FasterNet, patches
 from fasternet_mm.compat import EXT_NAME, MultimodalFinder, TorchvisionExtFinder
 from fasternet_mm.errors import CheckpointError
 from tests.helpers import HAS_MMSEG, needs_mmseg
+from tests.helpers.logs import logged
 
 LOADED = mmengine.runner.checkpoint
 
@@ -38,13 +38,8 @@ def put_back():
 @pytest.fixture
 def log():
     """Level and text of each line that is logged meanwhile."""
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append((record.levelno, record.getMessage()))
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
+    with logged(lambda record: (record.levelno, record.getMessage())) as lines:
+        yield lines
 
 
 def entries(mapping: dict, *names: str) -> list:

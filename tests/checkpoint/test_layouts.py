@@ -1,7 +1,6 @@
 """Everybody's weights, through every way to load them."""
 
 import argparse
-import logging
 import re
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
@@ -123,18 +121,6 @@ def file(request, tmp_path, tiny_classifier, backbone_cfg):
 
 
 # --- the models
-
-
-@pytest.fixture
-def log():
-    """What is logged meanwhile."""
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
 
 
 def assert_loaded(module, weights: dict, prefix: str, log: list, layout: str, parts: tuple[str, ...]) -> None:

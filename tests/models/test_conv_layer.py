@@ -1,31 +1,16 @@
 """PConvBlock by conv_cfg: which convolutions of an mm model become blocks, and the line that counts them."""
 
-import logging
-
 import mmengine.registry
 import mmpretrain.registry
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmdet.models.necks import FPN
-from mmengine.logging import MMLogger
 from torch import nn
 
 from fasternet_mm import PartialConv2d, PConvBlock
 
 CFG = dict(type='PConvBlock')
-
-
-@pytest.fixture
-def lines():
-    """Each line that mmengine's logger writes meanwhile."""
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize(
@@ -70,19 +55,19 @@ def test_init_cfg_reaches_both_convolutions():
 
 @pytest.mark.usefixtures('mmpretrain_scope')
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain'])
-def test_one_line_of_the_log_counts_a_whole_model(lines, scope):
+def test_one_line_of_the_log_counts_a_whole_model(log, scope):
     registry = dict(mmengine=mmengine.registry, mmpretrain=mmpretrain.registry)[scope].MODELS
     backbone = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8, conv_cfg=CFG)
     head = dict(type='LinearClsHead', num_classes=3, in_channels=64)
     model = registry.build(dict(type='ImageClassifier', backbone=backbone, head=head))
     assert sum(isinstance(module, PConvBlock) for module in model.modules()) == 16
-    assert [line for line in lines if 'PConvBlock' in line] == [
+    assert [line for line in log if 'PConvBlock' in line] == [
         "conv_cfg type 'PConvBlock': 16 convolutions are PConvBlocks, 4 stay nn.Conv2d"
     ]
     assert model.backbone(torch.randn(1, 3, 64, 64))[0].shape == (1, 64, 2, 2)
 
 
 @pytest.mark.usefixtures('mmpretrain_scope')
-def test_models_without_it_say_nothing(lines, tiny):
+def test_models_without_it_say_nothing(log, tiny):
     mmengine.registry.MODELS.build(dict(type='FasterNet', **tiny))
-    assert [line for line in lines if 'PConvBlock' in line] == []
+    assert [line for line in log if 'PConvBlock' in line] == []
