@@ -14,7 +14,7 @@ from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 from mmpretrain.registry import MODELS as CLASSIFIERS
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import UserError
 from ...hub import config_root
@@ -108,8 +108,6 @@ def _row(table: Table, published: Published) -> Row:
             build = partial(_from_timm, _TIMM[name])
     elif build is None:
         reason = 'no installed package builds it'
-        if name.startswith('PVT'):
-            reason += ': timm has PVTv2 only, mmdet only the backbone for detectors'
     size = 256 if name.startswith(('MobileViT', 'EdgeNeXt')) else 224
     return Row(name, published, (size, size), build, reason)
 
@@ -133,6 +131,22 @@ def _shufflenet(widen_factor: float, channels: int) -> nn.Module:
         head=dict(type='LinearClsHead', num_classes=1000, in_channels=channels),
     )
     return _build(CLASSIFIERS, cfg)
+
+
+class _PVT(nn.Module):
+    """Classify by mmdet's Pyramid Vision Transformer, with pooled maps where the original has a class token."""
+
+    def __init__(self, depths: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone = _build(DETECTORS, dict(type='PyramidVisionTransformer', num_layers=depths, out_indices=(3,)))
+        self.head = nn.Linear(512, 1000)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images)[0].mean((2, 3)))
+
+
+def _pvt(depths: Sequence[int]) -> nn.Module:
+    return _PVT(depths).eval()
 
 
 def _fasternet(arch: str) -> nn.Module:
@@ -165,9 +179,11 @@ _TIMM = {
     'Swin-T': 'swin_tiny_patch4_window7_224', 'Swin-S': 'swin_small_patch4_window7_224',
     'Swin-B': 'swin_base_patch4_window7_224',
 }  # fmt: skip
+_PVT_DEPTHS = dict(Tiny=(2, 2, 2, 2), Small=(3, 4, 6, 3), Medium=(3, 4, 18, 3), Large=(3, 8, 27, 3))
 _CLASSIFIERS = {
     'ShuffleNetV2 x1.5': partial(_shufflenet, 1.5, 1024),
     'ShuffleNetV2 x2': partial(_shufflenet, 2.0, 2048),
+    **{f'PVT-{size}': partial(_pvt, depths) for size, depths in _PVT_DEPTHS.items()},
     **{f'FasterNet-{arch.upper()}': partial(_fasternet, arch) for arch in ('t0', 't1', 't2', 's', 'm', 'l')},
 }
 _DETECTORS = {
@@ -179,7 +195,7 @@ _DETECTORS = {
     **{f'PoolFormer-{arch.upper()}': _mmdet('r50', type='mmpretrain.PoolFormer', arch=arch, out_indices=(0, 2, 4, 6))
        for arch in ('s24', 's36')},
     **{f'PVT-{size}': _mmdet('r50', type='PyramidVisionTransformer', num_layers=depths)
-       for size, depths in dict(Small=(3, 4, 6, 3), Medium=(3, 4, 18, 3), Large=(3, 8, 27, 3)).items()},
+       for size, depths in _PVT_DEPTHS.items() if size != 'Tiny'},
     **{f'FasterNet-{arch.upper()}': partial(_mask_rcnn, config_root() / f'mask_rcnn_fasternet_{arch}.py')
        for arch in ('s', 'm', 'l')},
 }  # fmt: skip
