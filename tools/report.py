@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('models', nargs='*', metavar='CONFIG [CKPT]', help='configs, each with its checkpoint if any; or timm://NAME')
     add('--out', help='folder for report.json, .md, .csv and pictures')
-    add('--suite', choices=list(TABLES), help="the rows of one of the paper's tables")
+    add('--suite', choices=list(TABLES), help="the rows of one of the paper's tables, or today's peers")
     add('--only', nargs='+', default=[], metavar='ROW', help='rows of the suite, by name')
     add('--resume', action='store_true', help='go on with the suite whose report is in --out')
     add('--compare', nargs='+', metavar='REPORT', help='join reports of other days or machines')
@@ -50,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--shape', type=int, nargs=2, metavar=('H', 'W'), help=shape_help)
     add('--batch-size', type=int, nargs='+', metavar='N', help='(default: 1; classifiers 1 and 32)')
     add('--dtype', nargs='+', default=['fp32'], metavar='DTYPE', help=', '.join(DTYPES))
-    add('--mode', nargs='+', metavar='MODE', help=f'{", ".join(MODES)} (default: eager; suites: fused)')
+    add('--mode', nargs='+', metavar='MODE', help=f'{", ".join(MODES)} (default: eager; suites of networks: fused)')
     add('--channels-last', action='store_true')
     add('--warmup', type=float, default=Limits.warmup, help='most seconds of warm-up (default: %(default)s)')
     add('--min-seconds', type=float, default=Limits.min_seconds, help='least seconds of samples')
@@ -68,14 +68,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def options_of(args: argparse.Namespace) -> Options:
+    table = TABLES[args.suite] if args.suite else None
     return Options(
         device=select_device(args.device, args.threads),
         shape=tuple(args.shape) if args.shape else None,
         batch_sizes=args.batch_size,
-        modes=args.mode or (['fused'] if args.suite else ['eager']),
+        modes=args.mode or [table.mode if table else 'eager'],
         dtypes=args.dtype,
         channels_last=args.channels_last,
-        scopes=args.scope or ([TABLES[args.suite].kind] if args.suite else None),
+        scopes=args.scope or ([table.kind, *table.scopes] if table else None),
         evaluate=not args.no_eval,
         limits=Limits(args.warmup, args.min_seconds, args.repeats),
     )

@@ -105,32 +105,39 @@ def subjects_of(models: Sequence[str], cfg_options: dict | None, options: Option
 
 
 def run_suite(reporter: Reporter, rows: Sequence[Row], folder: Path) -> None:
-    """Measure rows of a table one after the other, each in turn with one FasterNet; rows already there are kept."""
+    """Measure rows of a table one after the other, each in turn with its reference; rows already there are kept."""
     report, table = reporter.report, TABLES[reporter.report.suite]
+    by_name = {row.name: row for row in rows if row.build is not None}
     report.missing = [Missing(row.name, row.reason, row.published) for row in rows if row.build is None]
     report.complete = False
     report.models = [model for model in report.models if model.complete]
     done = {model.name for model in report.models}
     report.comparisons = [one for one in report.comparisons if one.side_a.model in done]
 
+    def known(row: Row) -> dict:
+        names = ('published', 'shape', 'labels', 'operator', 'channels')
+        return {name: getattr(row, name) for name in names} | dict(random=True)
+
     def built(row: Row) -> Subject | None:
         try:
-            return Subject(row.name, table.kind, row.build(), published=row.published, shape=row.shape, random=True)
+            return Subject(row.name, table.kind, row.build(), **known(row))
         except Exception as error:
-            model = reporter.described(Subject(row.name, table.kind, torch.nn.Identity(), published=row.published))
+            model = reporter.described(Subject(row.name, table.kind, torch.nn.Identity(), **known(row)))
             report.models.append(model)
             reporter.fail(model, 'not built', error)
             model.complete = True
             return None
 
-    todo = [row for row in rows if row.build is not None and row.name not in done]
-    reference = next((row for row in rows if row.build is not None and row.name == table.reference), None)
-    beside = built(reference) if reference is not None and todo else None
+    todo, references = [row for row in by_name.values() if row.name not in done], {}
     for number, row in enumerate(todo, 1):
         reporter.say(f'[{number}/{len(todo)}] {row.name}')
-        subject = beside if row is reference else built(row)
+        name = row.reference or table.reference
+        if name in by_name and name not in references:
+            references[name] = built(by_name[name])
+        beside = references.get(name)
+        subject = beside if row.name == name else built(row)
         if subject is not None:
-            reporter.run([subject], folder, [beside] if beside is not None and row is not reference else [])
+            reporter.run([subject], folder, [beside] if beside is not None and row.name != name else [])
 
 
 def run(
@@ -159,6 +166,8 @@ def run(
         except UnsupportedModeError as error:
             say(f'not measured: {error}')
     rows = suite(suite_name, only) if suite_name else []
+    if options.shape and suite_name and TABLES[suite_name].kind == 'operator':
+        raise UserError(f'--shape: {suite_name} has its own sizes; choose among them by --only')
     report = new_report(options, command, suite_name)
     if resume and (out / 'report.json').exists():
         report, new = load(out), report

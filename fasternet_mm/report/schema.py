@@ -122,7 +122,7 @@ class MultiplyAdds:
 
 @dataclass
 class Published:
-    """Hold a row of the paper's table 3 or 4."""
+    """Hold what was published of a row of a suite."""
 
     network: str | None = None
     backbone: str | None = None
@@ -189,6 +189,7 @@ class Model:
 
     name: str
     kind: str
+    operator: str | None = None
     config: str | None = None
     config_sha256: str | None = None
     checkpoint: str | None = None
@@ -199,6 +200,7 @@ class Model:
     error: str | None = None
     parameters: int = 0
     multiply_adds: MultiplyAdds | None = None
+    memory_access: int | None = None
     deviations: list[str] = field(default_factory=list)
     evaluation: Evaluation | None = None
     measurements: list[Measurement] = field(default_factory=list)
@@ -379,4 +381,9 @@ def _earlier_measurement(value: dict) -> dict:
     return later | dict(unsupported=unsupported) | value
 
 
-_EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement}
+def _earlier_model(value: dict) -> dict:
+    """Add what 0.3.0 counts."""
+    return dict(operator=None, memory_access=None) | value
+
+
+_EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement, Model: _earlier_model}

@@ -66,8 +66,8 @@ def test_unknown_row(table):
 
 
 def test_unknown_table():
-    with pytest.raises(UserError, match="'table5'.*table3, table4"):
-        suite('table5')
+    with pytest.raises(UserError, match="'table6'.*table3, table4"):
+        suite('table6')
 
 
 def test_shapes():

@@ -113,13 +113,13 @@ def test_accuracy_and_latency_of_a_detector(trained, report_tool, tmp_path, samp
 
 
 def test_rows_of_a_suite(report_tool, tmp_path):
-    arguments = ['--suite', 'table3', '--only', 'FasterNet-T0', 'ShuffleNetV2 x1.5', 'PVT-Tiny', '--out', tmp_path]
+    arguments = ['--suite', 'table3', '--only', 'FasterNet-T0', 'ShuffleNetV2 x1.5', 'CycleMLP-B1', '--out', tmp_path]
     fast = [*FAST, '--batch-size', '1']
     assert report_tool(*arguments, *fast).error is None
     report = json.loads((tmp_path / 'report.json').read_text())
     assert [model['name'] for model in report['models']] == ['ShuffleNetV2 x1.5', 'FasterNet-T0']
     assert [model['published']['top1'] for model in report['models']] == [72.6, 71.9]
-    assert [row['name'] for row in report['missing']] == ['PVT-Tiny']
+    assert [row['name'] for row in report['missing']] == ['CycleMLP-B1']
     assert all(row['mode'] == 'fused' for model in report['models'] for row in model['measurements'])  # as in the paper
     before = (tmp_path / 'report.json').read_text()
     done = report_tool(*arguments, *fast, '--resume')
@@ -129,6 +129,23 @@ def test_rows_of_a_suite(report_tool, tmp_path):
     assert again['models'] == json.loads(before)['models']
     done = report_tool(*arguments, *fast, '--resume', '--mode', 'eager')
     assert 'error: --resume: ' in done.error
+
+
+def test_operators_beside_each_other(report_tool, tmp_path):
+    sizes = [f'{operator} 768x7' for operator in ('DWConv', 'PConv', 'PConv in place')]
+    fast = ['--min-seconds', '0', '--repeats', '2', '--warmup', '0', '--device', 'cpu', '--batch-size', '1']
+    done = report_tool('--suite', 'table1', '--only', *sizes, '--out', tmp_path, *fast)
+    assert done.error is None
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert {row['scope'] for model in report['models'] for row in model['measurements']} == {'operator'}
+    assert {(one['a'], one['b']) for one in report['comparisons']} == {(sizes[0], sizes[1]), (sizes[2], sizes[1])}
+    text = (tmp_path / 'report.md').read_text()
+    for said in ('memory access (M)', 'GMAC/s', 'FLOP/byte', 'bound by', 'paper: CPU ms', 'paper: CPU GMAC/s'):
+        assert said in text
+    assert 'DWConv beats PConv in time at 1 of 1 on its GPU, 1 of 1 on its CPU, 0 of 1 on its ARM' in text
+    assert 'eager fp32, batch 1: in time DWConv beats PConv at' in text
+    done = report_tool('--suite', 'table1', '--out', tmp_path, *FAST)
+    assert 'error: --shape: table1 has its own sizes' in done.error
 
 
 def test_ctrl_c_keeps_what_there_is(tiny_config, tmp_path):

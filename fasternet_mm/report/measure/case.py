@@ -138,7 +138,7 @@ class Case:
         return model
 
     def network(self) -> tuple[Callable, Tensor]:
-        """Return the backbone, or a whole classifier, and random images of seed 0 for it, in the case's dtype."""
+        """Return the backbone, a whole classifier or a stack, and random input of seed 0, in the case's dtype."""
         model, mode, dtype = self.subject.model, MODES[self.row.mode], DTYPES[self.row.dtype]
         network = self._in_mode(model.backbone if self.row.scope == 'backbone' else model)
         if mode.runtime_dtypes:
@@ -152,7 +152,8 @@ class Case:
         return network, self._images(dtype)
 
     def _images(self, dtype: torch.dtype) -> Tensor:
-        images = torch.randn(self.row.batch_size, 3, *self.row.shape, generator=torch.Generator().manual_seed(0))
+        size = self.row.batch_size, self.subject.channels, *self.row.shape
+        images = torch.randn(size, generator=torch.Generator().manual_seed(0))
         images = images.to(self.device, dtype)
         return images.to(memory_format=torch.channels_last) if self.row.channels_last else images
 

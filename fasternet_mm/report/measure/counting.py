@@ -1,5 +1,6 @@
 """Parameters and multiply-adds, by a convention that is stated."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,9 +25,19 @@ def multiply_adds(call: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def count_classifier(model: nn.Module, shape: tuple[int, int]) -> MultiplyAdds:
-    """Count a classifier's multiply-adds on an image of zeros of height and width `shape`, its backbone's apart."""
-    image = torch.zeros(1, 3, *shape, device=next(model.parameters()).device)
+def memory_access(stack: nn.Module, shape: tuple[int, int]) -> int:
+    """Return the elements that a stack's convolutions read and write at one image: the paper's equations 2, 3 and 5.
+
+    For h x w pixels, k x k kernels and c channels these are ``h * w * 2c + k**2 * c**2``; of PConv only the convolved
+    channels count, and a depthwise convolution has ``k**2 * c`` weights.
+    """
+    convs = [module for module in stack.modules() if isinstance(module, nn.Conv2d)]
+    return sum(math.prod(shape) * (conv.in_channels + conv.out_channels) + conv.weight.numel() for conv in convs)
+
+
+def count_classifier(model: nn.Module, shape: tuple[int, int], channels: int = 3) -> MultiplyAdds:
+    """Count a classifier's or a stack's multiply-adds on zeros of height and width `shape`, its backbone's apart."""
+    image = torch.zeros(1, channels, *shape, device=next(model.parameters()).device)
     total = multiply_adds(lambda: model(image))
     parts = {}
     if hasattr(model, 'backbone'):

@@ -57,7 +57,7 @@ def _has_bf16() -> bool:
 def network_file(subject: Subject, network: nn.Module, images: Tensor, scope: str, dtype: str) -> Path:
     """Return the file of a backbone or a classifier for images of one shape, which is written once."""
     shape = 'x'.join(map(str, images.shape))
-    file = subject.folder / f'{subject.name}_{scope}_{shape}.onnx'
+    file = subject.folder / f'{subject.name}_{scope}_{shape}.onnx'.replace('/', '-')
     if file not in subject.files:
         names = ['logits']
         if scope == 'backbone':

@@ -70,11 +70,23 @@ def compiling(modes: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def _merge_branches(model: nn.Module) -> None:
+    """Let the networks of timm inside a model take their form for inference, in place."""
+    of_timm = [module for module in model.modules() if type(module).__module__.startswith('timm.')]
+    nested = {id(part) for module in of_timm for part in module.modules() if part is not module}
+    for module in of_timm:
+        if id(module) not in nested:
+            from timm.utils import reparameterize_model
+
+            reparameterize_model(module, inplace=True)
+
+
 def fused(model: nn.Module) -> nn.Module:
     """Fold BN into the convolutions before it, in place, as mmcv does by the order of registration; return the model.
 
-    timm's norms include an activation, which stays.
+    timm's networks merge their parallel branches first. timm's norms include an activation, which stays.
     """
+    _merge_branches(model)
     kept = {
         name: nn.Sequential(module.drop, module.act)
         for name, module in model.named_modules()

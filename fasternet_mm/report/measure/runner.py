@@ -15,7 +15,7 @@ from ...errors import UserError
 from ..schema import MODES, Comparison, Environment, Evaluation, Measurement, Model, Report, Side
 from .breakdown import roofline, time_breakdown
 from .case import Case
-from .counting import count_classifier, count_detector
+from .counting import count_classifier, count_detector, memory_access
 from .detections import make_detections
 from .environment import load_labels, snapshot, throttle_labels
 from .evaluation import data_labels, evaluate
@@ -24,7 +24,7 @@ from .modes import DTYPES, UnsupportedModeError, compiling
 from .subject import Subject, detector_batches
 from .timing import Limits, Samples, measure, ratio, summary, verdict
 
-SCOPES = ('backbone', 'classifier', 'detector', 'split', 'roofline', 'training')
+SCOPES = ('backbone', 'classifier', 'detector', 'operator', 'split', 'roofline', 'training')
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Options:
 
     device: torch.device
     shape: tuple[int, int] | None = None  # H, W of random input and noise; the paper's without it
-    batch_sizes: Sequence[int] | None = None  # 1 for detectors, and 1 and 32 for classifiers without it
+    batch_sizes: Sequence[int] | None = None  # 1 for detectors, and 1 and 32 for others without it
     modes: Sequence[str] = ('eager',)
     dtypes: Sequence[str] = ('fp32',)
     channels_last: bool = False  # memory format of weights and inputs
@@ -141,7 +141,7 @@ class Reporter:
         if options.wants('detector') or options.wants('split'):
             for subject, model in (*beside, *members):
                 self._make_detections(subject, model)
-        for scope in ('backbone', 'classifier', 'detector', 'training'):
+        for scope in ('backbone', 'classifier', 'detector', 'operator', 'training'):
             here = [(s, m) for s, m in (*beside, *members) if s.has(scope) and options.wants(scope)]
             for batch_size in sorted({size for s, _ in here for size in options.batches_of(s)}):
                 self._measure([(s, m) for s, m in here if batch_size in options.batches_of(s)], scope, batch_size)
@@ -176,14 +176,20 @@ class Reporter:
         release(self._options.device)
 
     def _count(self, subject: Subject, model: Model) -> None:
-        count = count_detector if subject.kind == 'detector' else count_classifier
+        shape = self._options.shape_of(subject)
         try:
             # without data, which is faster, and a CPU's own attention is not counted
-            counted = count(copy.deepcopy(subject.model).to('meta'), self._options.shape_of(subject))
+            empty = copy.deepcopy(subject.model).to('meta')
+            if subject.kind == 'detector':
+                counted = count_detector(empty, shape)
+            else:
+                counted = count_classifier(empty, shape, subject.channels)
         except Exception as error:
             model.deviations.append(f'multiply-adds not counted: {_one_line(error)}')
             return
         model.multiply_adds, published = counted, subject.published
+        if subject.kind == 'operator':
+            model.memory_access = memory_access(empty, shape)
         if published is None:
             return
         columns = [('parameters', model.parameters / 1e6, published.params_m, 1, None)]
@@ -309,11 +315,12 @@ class Reporter:
                 model.split.labels += [*case.row.labels, *case.found(), f'{mode} {dtype}, batch 1']
             except Exception as error:
                 self.fail(model, 'its time could not be split', error)
-        if subject.has('backbone') and options.wants('roofline'):
+        scope = 'operator' if subject.kind == 'operator' else 'backbone'
+        if subject.has(scope) and options.wants('roofline'):
             dtypes = [dtype for dtype in options.dtypes if dtype != 'int8']
             for dtype, batch_size in itertools.product(dtypes, options.batches_of(subject)):
                 self.say(f'{subject.name}: timing its layers in {dtype}, batch {batch_size}')
-                case = options.case(subject, 'backbone', 'eager', dtype, batch_size)
+                case = options.case(subject, scope, 'eager', dtype, batch_size)
                 try:
                     model.rooflines.append(roofline(*case.network(), case.row))
                 except Exception as error:

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,13 +30,16 @@ class Subject:
     """Hold what is measured."""
 
     name: str  # in every table
-    kind: str  # 'classifier' or 'detector'
+    kind: str  # 'classifier', 'detector' or 'operator'
     model: nn.Module  # in evaluation mode, on the CPU, fp32
     cfg: Config | None = None  # where the data and the evaluator come from
     config: str | None = None  # path
     checkpoint: str | None = None  # path, URL or name
     published: Published | None = None  # the paper's row
     shape: tuple[int, int] | None = None  # H, W that the model is meant for, where the kind does not say it
+    operator: str | None = None  # of a stack's layers
+    channels: int = 3  # of its input
+    labels: Sequence[str] = ()  # what belongs beside its numbers
     random: bool = False  # whether its weights are
     made_to_find: int | None = None  # what random weights were made to find in an image, see make_detections
     folder: Path | None = None  # where its exported files go
@@ -54,11 +58,12 @@ class Subject:
         return Model(
             name=self.name,
             kind=self.kind,
+            operator=self.operator,
             config=self.config,
             config_sha256=hashlib.sha256(self.cfg.pretty_text.encode()).hexdigest() if self.cfg is not None else None,
             checkpoint=self.checkpoint,
             checkpoint_sha256=checkpoint_sha256(self.checkpoint),
-            labels=['random weights'] if self.random else [],
+            labels=(['random weights'] if self.random else []) + list(self.labels),
             published=self.published,
             parameters=count_parameters(self.model),
         )

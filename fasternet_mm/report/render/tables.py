@@ -1,10 +1,11 @@
 """What a report shows, as tables of text: the same in the terminal and in files."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import operators
 from ..schema import Agreement, Comparison, Evaluation, Measurement, Missing, Model, Published, Report, Roofline, Side
 
 INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'
@@ -26,6 +27,9 @@ _CONDITIONS = dict(
 
 _REMARKS = {
     'off eager': "relative difference of the outputs from eager fp32's",
+    'memory access (M)': 'elements for one image by equations 2, 3 and 5 of the paper, weights included, GConv alike',
+    'bound by': "a layer's FLOP per byte, each read or written once, beside the ridge of the roofline, where a large "
+    "product's FLOP/s meet a copy's bytes/s",
     'like eager': "how many of eager fp32's detections are found, with the largest difference of a box and of a score",
 }
 
@@ -83,17 +87,19 @@ def head(report: Report) -> list[str]:
 def blocks_of(report: Report) -> list[Block]:
     """Return all that is shown of a report, in every format alike; blocks without rows are left out."""
     models, blocks = report.models, []
-    for kind in ACCURACIES:
+    for kind in (*ACCURACIES, 'operator'):
         group = [model for model in models if model.kind == kind]
         measured = {m.scope for model in group for m in model.measurements}
         scopes = [scope for scope in (kind, 'backbone', 'training') if scope in measured] or [kind]
         blocks += [_table(group, kind, scope, scope == scopes[0]) for scope in scopes if group]
-        blocks.append(_published(group, f'Published for the {kind}s'))
+        blocks.append(_published(report, group, f'Published for the {kind}s'))
     lists = {
-        'How near the backbones are to the floors': [_floors(m, roofline) for m in models for roofline in m.rooflines],
+        'What the operators show': [Cell(sentence) for sentence in operators.findings(report)],
+        'How near the backbones are to the floors': _floors_of(m for m in models if m.kind != 'operator'),
+        'How near the operators are to the floors': _floors_of(m for m in models if m.kind == 'operator'),
         'Evaluation': [_evaluation(model, model.evaluation) for model in models if model.evaluation],
         'Deviations': [Cell(f'{model.name}: {deviation}') for model in models for deviation in model.deviations],
-        'Rows that no installed package builds': [_missing(row) for row in report.missing],
+        'Rows that no installed package builds': [_missing(row, _whose(report)) for row in report.missing],
         'Errors': [Cell(line, style='error') for line in _errors(models)],
     }
     blocks += [_comparisons(report), _split([model for model in models if model.split])]
@@ -135,7 +141,12 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
             title += ''.join(f', {name} {value}' for value in values)
         else:
             remarks += [f'{name} {value}' for value in values]
+    of_model('memory access (M)', lambda model: _scaled(model.memory_access, 1e6))
     columns['p50 ms'] = [p50(model, m) for model, m, _ in pairs]
+    if kind == 'operator':
+        of_measurement('GMAC/s', lambda model, m: _result(m, operators.gmacs(model, m), number))
+        of_measurement('FLOP/byte', lambda model, m: _result(m, operators.place(model, m), lambda at: number(at[0])))
+        of_measurement('bound by', lambda model, m: _result(m, operators.place(model, m), _bound))
     of_measurement('p10-p90', lambda _, m: _result(m, m.latency_ms, lambda t: f'{number(t.p10)}-{number(t.p90)}'))
     of_measurement('images/s', lambda model, m: _result(m, m.throughput, number, model.labels + m.labels))
     of_measurement('peak MiB', lambda _, m: _result(m, m.peak_memory, lambda value: f'{value / 2**20:.0f}'))
@@ -144,7 +155,7 @@ def _table(models: list[Model], kind: str, scope: str, first: bool) -> Block:
     of_measurement('like eager', lambda _, m: _result(m, m.agreement, _agreement))
     of_measurement('file MB', lambda _, m: _result(m, m.file_size, lambda size: number(size / 1e6)))
     if first:
-        for quantity in ACCURACIES[kind]:
+        for quantity in ACCURACIES.get(kind, ()):
             columns[quantity] = [
                 _accuracy(model, (m and m.evaluation) or (model.evaluation if leading else None), quantity)
                 for model, m, leading in pairs
@@ -183,6 +194,10 @@ def _agreement(one: Agreement) -> str:
     return f'{one.matched} of {one.wanted}, {one.box:.2g} px, {one.score:.1e}'
 
 
+def _bound(at: tuple[float, float]) -> str:
+    return f'{"arithmetic" if at[0] > at[1] else "memory"}, ridge {number(at[1])}'
+
+
 def _accuracy(model: Model, done: Evaluation | None, quantity: str) -> Cell:
     value = measured_accuracy(model, done, quantity)
     if done and done.error:
@@ -194,20 +209,35 @@ def _figures(published: Published | None) -> dict[str, float]:
     return {key: value for key, value in vars(published or Published()).items() if isinstance(value, int | float)}
 
 
-def _published(models: list[Model], title: str) -> Block:
-    """Return what the paper says; its times stand under the hardware that they were measured on."""
+def _whose(report: Report) -> str:
+    """Return whose the published figures are: the paper's, or, of today's peers, those of other sources, too."""
+    return 'quoted' if report.suite in ('peers', 'peers_coco') else 'paper'
+
+
+def _published(report: Report, models: list[Model], title: str) -> Block:
+    """Return what was published; the paper's times stand under the hardware that they were measured on."""
+    whose = _whose(report)
     rows, columns = {}, {}
     for model in models:
         figures = _figures(model.published)
+        figures |= operators.quotients(model.published) if model.kind == 'operator' and model.published else {}
         for key in [*_PUBLISHED, *sorted(figures.keys() - _PUBLISHED.keys())]:
             if key in figures:
                 on = f', {model.published.hardware}' if key.startswith('gpu_') else ''
-                column = f'paper: {_PUBLISHED.get(key, key)}{on}'
+                column = f'{whose}: {_PUBLISHED.get(key, key)}{on}'
                 columns[column] = None
                 rows.setdefault(model.name, {})[column] = Cell(f'{figures[key]:g}', style='quoted')
-    sources = dict.fromkeys(model.published.source for model in models if model.published)
-    remarks = [f'paper: quoted, not measured here, from {source}' for source in sources if source]
-    cells = [[Cell(name), *(row.get(column, Cell()) for column in columns)] for name, row in rows.items()]
+    published = {model.name: model.published for model in models if model.published}
+    notes = dict.fromkeys(published, ())
+    if whose == 'paper':
+        sources = dict.fromkeys(one.source for one in published.values())
+        remarks = [f'paper: quoted, not measured here, from {source}' for source in sources if source]
+    else:
+        remarks = ['quoted: not measured here, and, but for FasterNet, not in the paper']
+        notes = {name: [f'from {one.source}'] for name, one in published.items()}
+    if report.suite not in ('table3', 'table4'):
+        notes = {name: [*notes[name], *([one.note] if one.note else [])] for name, one in published.items()}
+    cells = [[Cell(name, notes[name]), *(row.get(column, Cell()) for column in columns)] for name, row in rows.items()]
     return Block(title, ['model', *columns], cells, remarks)
 
 
@@ -259,10 +289,15 @@ def _split(models: list[Model]) -> Block:
     return Block("Where a detector's time goes, ms", columns, rows)
 
 
+def _floors_of(models: Iterable[Model]) -> list[Cell]:
+    return [_floors(model, roofline) for model in models for roofline in model.rooflines]
+
+
 def _floors(model: Model, roofline: Roofline) -> Cell:
     """Return what arithmetic and memory alone would take, and how many times as long each mode takes."""
     arithmetic, memory = roofline.arithmetic_floor_ms, roofline.memory_floor_ms
-    wanted = 'backbone', roofline.dtype, roofline.batch_size
+    scope = 'operator' if model.kind == 'operator' else 'backbone'
+    wanted = scope, roofline.dtype, roofline.batch_size
     rows = [m for m in model.measurements if (m.scope, m.dtype, m.batch_size) == wanted and m.latency_ms]
     text = (
         f'{model.name}, {roofline.dtype}, batch {roofline.batch_size}: arithmetic {number(arithmetic)} ms '
@@ -283,10 +318,11 @@ def _evaluation(model: Model, done: Evaluation) -> Cell:
     return Cell(f'{model.name}, {done.images} images of {done.dataset}: {metrics}', model.labels + done.labels)
 
 
-def _missing(row: Missing) -> Cell:
+def _missing(row: Missing, whose: str) -> Cell:
     quoted = ', '.join(f'{_PUBLISHED.get(key, key)} {value:g}' for key, value in _figures(row.published).items())
     quoted += f', on {row.published.hardware}' if quoted and row.published.hardware else ''
-    return Cell(f'{row.name}: {row.reason}' + (f' (quoted from the paper: {quoted})' if quoted else ''))
+    origin = 'quoted from the paper' if whose == 'paper' else f'quoted from {row.published and row.published.source}'
+    return Cell(f'{row.name}: {row.reason}' + (f' ({origin}: {quoted})' if quoted else ''))
 
 
 def _errors(models: list[Model]) -> Iterator[str]:
