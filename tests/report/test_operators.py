@@ -44,7 +44,8 @@ def test_the_quoted_figures_have_the_papers_averages():
         if row.published:
             found[row.operator].append(list(quotients(row.published).values()))
     for operator, averages in AVERAGES.items():
-        assert [mean(column) for column in zip(*found[operator])] == pytest.approx(averages, rel=0.02, abs=0.006)
+        # the paper cuts its digits off, and does not round
+        assert [mean(column) for column in zip(*found[operator])] == pytest.approx(averages, rel=0.02, abs=0.01)
 
 
 @pytest.mark.parametrize('name', [name for name, row in ROWS.items() if row.published])

@@ -66,8 +66,13 @@ def operators() -> list[Row]:
                 published = Published(network=name, **figures)
             rows.append(
                 Row(
-                    name, published, (size, size), partial(_stack, operator, channels, size),
-                    labels=tuple(_LABELS.get(operator, ())), reference=f'PConv {channels}x{size}', operator=operator,
+                    name,
+                    published,
+                    (size, size),
+                    partial(_stack, operator, channels, size),
+                    labels=tuple(_LABELS.get(operator, ())),
+                    reference=f'PConv {channels}x{size}',
+                    operator=operator,
                     channels=channels,
                 )  # fmt: skip
             )

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import operators
 from ..schema import Agreement, Comparison, Evaluation, Measurement, Missing, Model, Published, Report, Roofline, Side
+from . import operators
 
 INCOMPLETE = 'INCOMPLETE: the run was stopped, failed or goes on; what is missing was not measured'
 # the quantities of a kind of model: the evaluator's name, the factor that makes it per cent, the published name
