@@ -34,6 +34,15 @@ def test_the_size_is_that_of_the_quoted_weights(name):
     assert timm.get_pretrained_cfg(weights).input_size == (3, *PEERS[name].shape)
 
 
+@pytest.mark.parametrize('name', ['RepViT-M1.1', 'StarNet-S4'])
+def test_an_image_is_not_lost_among_random_biases(name):
+    """Modes are compared by what is above the outputs of an empty image, to 1e-4."""
+    model = PEERS[name].build()
+    with torch.no_grad():
+        seen, empty = (model(images) for images in (torch.randn(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)))
+    assert (seen - empty).norm() > 0.5 * seen.norm() > 0
+
+
 def test_fasternets_stand_beside():
     assert [name for name in PEERS if name not in NEW] == [f'FasterNet-{arch}' for arch in ('T1', 'T2', 'S', 'M', 'L')]
     assert [name for name in DETECTORS if name not in NEW] == [f'FasterNet-{arch}' for arch in 'SML']

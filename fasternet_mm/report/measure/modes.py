@@ -38,7 +38,12 @@ def in_mode(
     elif form == 'deploy':
         backbone = getattr(model, 'backbone', model)
         if has_deploy_form(model):
-            switch_to_deploy(model)
+            try:
+                switch_to_deploy(model)
+            except UserError:  # it has another norm than BN, with which a runtime runs it all the same
+                if not MODES[mode].runtime_dtypes:
+                    raise
+                model = fused(model)
         elif hasattr(backbone, 'switch_to_deploy'):  # mmpretrain's RepVGG, say
             backbone.switch_to_deploy()
         elif MODES[mode].runtime_dtypes:

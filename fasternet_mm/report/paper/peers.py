@@ -27,7 +27,7 @@ def peers() -> list[Row]:
         source = f'huggingface/pytorch-image-models, results/results-imagenet.csv, {entry["weights"]}'
         published = Published(entry['network'], top1=entry['top1'], source=source, note=entry.get('note'))
         size = entry['size']
-        rows.append(_row(entry['network'], published, (size, size), partial(from_timm, _model_of(entry))))
+        rows.append(_row(entry['network'], published, (size, size), partial(_classifier, _model_of(entry))))
     return rows
 
 
@@ -52,6 +52,18 @@ def _row(name: str, published: Published | None, shape: tuple[int, int], build, 
     return Row(name, published, shape, None if reason else build, reason)
 
 
+def _classifier(model: str) -> nn.Module:
+    return _without_biases(from_timm(model))
+
+
+def _without_biases(model: nn.Module) -> nn.Module:
+    """Zero the random biases, in which the image would drown: modes are compared by what it changes in the outputs."""
+    for name, parameter in model.named_parameters():
+        if name.endswith('bias'):
+            nn.init.zeros_(parameter)
+    return model
+
+
 def _mask_rcnn(model: str) -> nn.Module:
     import timm
 
@@ -59,6 +71,7 @@ def _mask_rcnn(model: str) -> nn.Module:
         info = timm.create_model(model, features_only=True).feature_info
     places = [place for place, stride in enumerate(info.reduction()) if stride in _STRIDES]
     channels = [info.channels()[place] for place in places]
-    return mask_rcnn_on(
-        dict(type='mmpretrain.TIMMBackbone', model_name=model, features_only=True, out_indices=places), channels
-    )
+    backbone = dict(type='mmpretrain.TIMMBackbone', model_name=model, features_only=True, out_indices=places)
+    detector = mask_rcnn_on(backbone, channels)
+    _without_biases(detector.backbone)
+    return detector
