@@ -181,6 +181,7 @@ class Roofline:
     device: str
     dtype: str
     batch_size: int
+    mode: str = 'eager'
 
 
 @dataclass
@@ -379,4 +380,9 @@ def _earlier_measurement(value: dict) -> dict:
     return later | dict(unsupported=unsupported) | value
 
 
-_EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement}
+def _earlier_roofline(value: dict) -> dict:
+    """Add the mode, which was eager in all files before 0.3.0."""
+    return dict(mode='eager') | value
+
+
+_EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement, Roofline: _earlier_roofline}
