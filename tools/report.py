@@ -27,6 +27,7 @@ from fasternet_mm.report import (
     Limits,
     Options,
     compare,
+    draw,
     load,
     run,
     select_device,
@@ -42,7 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--suite', choices=list(TABLES), help="the rows of one of the paper's tables, or today's peers")
     add('--only', nargs='+', default=[], metavar='ROW', help='rows of the suite, by name')
     add('--resume', action='store_true', help='go on with the suite whose report is in --out')
-    add('--compare', nargs='+', metavar='REPORT', help='join reports of other days or machines')
+    add('--compare', nargs='+', metavar='REPORT', help='join reports of other days or machines; --out draws them')
+    add('--with-paper', action='store_true', help="draw the paper's own panels of figures 7 and 8 beside them")
     add('--no-eval', action='store_true', help='leave accuracy out')
     add('--scope', nargs='+', choices=SCOPES, help='what to time (default: all that a model has)')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -62,6 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('give configs, or --suite, or --compare')
     if (args.resume or args.only) and not args.suite:
         parser.error('--resume and --only are for a --suite')
+    if args.with_paper and not (args.compare and args.out):
+        parser.error('--with-paper is for the pictures of --compare, which --out FOLDER takes')
     if not args.compare and not args.out:
         parser.error('--out FOLDER says where the report goes')
     return args
@@ -85,11 +89,15 @@ def options_of(args: argparse.Namespace) -> Options:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.compare:
-        text = compare([load(path) for path in args.compare], args.compare)
+        reports = [load(path) for path in args.compare]
+        text = compare(reports, args.compare)
         print(text)
         if args.out:
             require_writable(Path(args.out), f'--out {args.out}')
             Path(args.out, 'compare.md').write_text(text)
+            print(
+                f'written to {args.out}{os.sep}: compare.md', *draw(reports, Path(args.out), args.with_paper), sep=', '
+            )
         return
     console = Console(width=None if sys.stdout.isatty() else 160)  # a log is not a terminal of 80 columns
     say = partial(console.print, markup=False)  # names may have brackets

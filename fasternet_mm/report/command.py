@@ -16,7 +16,7 @@ from .measure.evaluation import check_evaluation
 from .measure.exported import require_runtime
 from .measure.modes import UnsupportedModeError
 from .measure.runner import Options, Reporter, check_continues, new_report
-from .measure.subject import Subject, from_timm, require_timm
+from .measure.subject import Subject, from_timm, require_timm, with_backbone
 from .paper.suites import TABLES, Row, published_for, suite
 from .render.files import load, save, write
 from .schema import Missing, Report
@@ -120,7 +120,7 @@ def run_suite(reporter: Reporter, rows: Sequence[Row], folder: Path) -> None:
 
     def built(row: Row) -> Subject | None:
         try:
-            return Subject(row.name, table.kind, row.build(), **known(row))
+            return Subject(row.name, table.kind, with_backbone(row.build()), **known(row))
         except Exception as error:
             model = reporter.described(Subject(row.name, table.kind, torch.nn.Identity(), **known(row)))
             report.models.append(model)

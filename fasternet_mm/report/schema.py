@@ -181,6 +181,7 @@ class Roofline:
     device: str
     dtype: str
     batch_size: int
+    mode: str = 'eager'
 
 
 @dataclass
@@ -386,4 +387,14 @@ def _earlier_model(value: dict) -> dict:
     return dict(operator=None, memory_access=None) | value
 
 
-_EARLIER = {Comparison: _earlier_comparison, Measurement: _earlier_measurement, Model: _earlier_model}
+def _earlier_roofline(value: dict) -> dict:
+    """Add the mode, which was eager in all files before 0.3.0."""
+    return dict(mode='eager') | value
+
+
+_EARLIER = {
+    Comparison: _earlier_comparison,
+    Measurement: _earlier_measurement,
+    Model: _earlier_model,
+    Roofline: _earlier_roofline,
+}

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
 from ...models import PartialConv2d
 from ...ops import FusedConv2d
@@ -99,40 +101,56 @@ def time_breakdown(
     return Split(list(shape), parts, total, undisturbed, disagreement, labels)
 
 
+_aten = torch.ops.aten
 _KINDS = (
     (PartialConv2d, 'PConv'),
     (_BatchNorm, 'BN'),
-    ((nn.ReLU, nn.GELU, nn.SiLU, nn.Hardswish), 'activation'),
+    ((nn.LayerNorm, nn.GroupNorm), 'norm'),
+    ((nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid), 'activation'),
     (nn.Linear, 'linear'),
 )
+# the convolutions of a FasterNet, ours or timm's, by a word in their names
+_OF_FASTERNET = dict(patch_embed='stem', stem='stem', reduction='merging', downsample='merging', partial_conv='PConv')
+_UNCOUNTED = ('BN', 'norm', 'activation')  # whose operations are no multiply-adds
 
 
-def _kind(name: str, module: nn.Module) -> str | None:
+def _kind(name: str, module: nn.Module, fasternet: bool) -> str | None:
     if isinstance(module, nn.Conv2d):
-        if 'patch_embed' in name or 'stem' in name:
-            return 'stem'
-        if 'reduction' in name or 'downsample' in name:
-            return 'merging'
-        return 'PWConv' if module.kernel_size == (1, 1) else 'other'
-    return next((kind for classes, kind in _KINDS if isinstance(module, classes)), None)
+        own = next((kind for word, kind in _OF_FASTERNET.items() if word in name), None) if fasternet else None
+        grouped = 'DWConv' if module.groups == module.in_channels else 'GConv'
+        dense = 'PWConv' if module.kernel_size == (1, 1) else 'Conv'
+        return own or (grouped if module.groups > 1 else dense)
+    kind = next((kind for classes, kind in _KINDS if isinstance(module, classes)), None)
+    # every library has classes of its own; what is in them has its own time
+    named = any(word in type(module).__name__ for word in ('Attention', 'Attn'))
+    return kind or ('attention' if named else None)
 
 
 def roofline(backbone: nn.Module, images: torch.Tensor, row: Measurement, repeats: int = 10) -> Roofline:
     """Compare each layer's achieved arithmetic with what the machine reaches in a large product and in a copy.
 
-    Two operations a multiply-add; bytes are those of input, output and weights, read or written once. A residual
-    addition and what else is in no layer is 'other'. The floors: operations of convolutions and linear layers at the
-    speed of a large product, and their bytes at that of a copy in memory, below which only caches, or layers that
-    share a kernel, can get. `row` says what is run; of `repeats` runs the median counts.
+    Two operations a multiply-add; bytes are those of input, output and weights, read or written once. Of attention the
+    time and the matrix products are those that are in no layer inside it, and bytes are not counted. A residual
+    addition and what else is in no layer is 'other'. The floors: operations of convolutions, linear layers and
+    attention at the speed of a large product, and their bytes at that of a copy in memory, below which only caches, or
+    layers that share a kernel, can get. `row` says what is run; of `repeats` runs the median counts.
     """
     watch, sizes, taken = _Stopwatch(images.device), defaultdict(lambda: np.zeros(2)), []
     inside = {module.partial_conv3 for module in backbone.modules() if isinstance(module, PartialConv2d)}
-    layers = {name: module for name, module in backbone.named_modules() if _kind(name, module) and module not in inside}
-    with ExitStack() as stack, torch.inference_mode():
+    fasternet = any(type(module).__name__ == 'FasterNet' for module in backbone.modules())
+    kinds = {name: _kind(name, module, fasternet) for name, module in backbone.named_modules() if module not in inside}
+    layers = {name: backbone.get_submodule(name) for name, kind in kinds.items() if kind and name}
+    with ExitStack() as stack, torch.no_grad():
         for name, module in layers.items():  # which may run more than once
-            hook = functools.partial(_add_size, sizes[name])
-            stack.enter_context(module.register_forward_hook(hook))
+            if kinds[name] != 'attention':
+                hook = functools.partial(_add_size, sizes[name])
+                stack.enter_context(module.register_forward_hook(hook))
+        # a CPU's own attention is not counted
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        counter = stack.enter_context(FlopCounterMode(display=False))
         backbone(images)
+    for name in layers:
+        sizes[name][0] += _products(counter, backbone, name) if kinds[name] == 'attention' else 0
     with ExitStack() as stack, torch.inference_mode():
         for name, module in layers.items():
             watch.watch(module, 'forward', name, stack)
@@ -145,14 +163,26 @@ def roofline(backbone: nn.Module, images: torch.Tensor, row: Measurement, repeat
     seconds = {name: float(np.median([one[name] for one in taken[2:]])) for name in taken[0]}
     total, rows, needed = sum(seconds.values()), [], np.zeros(2)
     for name, spent in seconds.items():
-        kind = _kind(name, layers[name]) if name in layers else 'other'
+        kind = kinds[name] if name in layers else 'other'
         operations, moved = map(float, sizes[name])
-        needed += sizes[name] if kind not in ('BN', 'activation') else 0
+        needed += sizes[name] if kind not in _UNCOUNTED else 0
         intensity = operations / moved if moved else None
         rows.append(Layer(name, kind, 1e3 * spent, operations / spent / 1e9, intensity, spent / total))
     roofs = [roof(images.device, images.dtype) for roof in (_matmul_gflops, _copy_gb)]
     floors = [float(need) / roof / 1e6 for need, roof in zip(needed, roofs)]
-    return Roofline(*roofs, *floors, rows, row.device, row.dtype, row.batch_size)
+    return Roofline(*roofs, *floors, rows, row.device, row.dtype, row.batch_size, row.mode)
+
+
+def _products(counter: FlopCounterMode, backbone: nn.Module, name: str) -> int:
+    """Return the operations of matrix products that no layer inside does: of two maps, not of a map and weights."""
+    counts = counter.get_flop_counts()
+    module, root = backbone.get_submodule(name), type(backbone).__name__
+    inner = [other for other, one in module.named_modules() if other and _kind(other, one, False) == 'attention']
+
+    def batched(path: str) -> int:
+        return sum(count for op, count in counts.get(path, {}).items() if op in (_aten.bmm, _aten.baddbmm))
+
+    return batched(f'{root}.{name}') - sum(batched(f'{root}.{name}.{other}') for other in inner)
 
 
 def _add_size(size: np.ndarray, module: nn.Module, inputs: tuple[torch.Tensor], out: torch.Tensor) -> None:

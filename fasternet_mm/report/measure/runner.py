@@ -320,7 +320,8 @@ class Reporter:
             dtypes = [dtype for dtype in options.dtypes if dtype != 'int8']
             for dtype, batch_size in itertools.product(dtypes, options.batches_of(subject)):
                 self.say(f'{subject.name}: timing its layers in {dtype}, batch {batch_size}')
-                case = options.case(subject, scope, 'eager', dtype, batch_size)
+                mode = 'fused' if options.modes[0] == 'fused' else 'eager'  # other forms have no layers of their own
+                case = options.case(subject, scope, mode, dtype, batch_size)
                 try:
                     model.rooflines.append(roofline(*case.network(), case.row))
                 except Exception as error:

@@ -82,12 +82,19 @@ class _Timm(nn.Module):
         return getattr(self.classifier, self.method)(images)
 
 
+def with_backbone(model: nn.Module) -> nn.Module:
+    """Return a model that has a ``backbone``: a classifier of timm is given one, all others stay as they are."""
+    if hasattr(model, 'forward_features') and not hasattr(model, 'backbone'):
+        return _Timm(model).eval()
+    return model
+
+
 def from_timm(source: str) -> Subject:
     """Build a classifier of timm, ``timm://NAME``, with random weights; errors as :func:`require_timm`."""
     name = require_timm(source)
     import timm
 
-    model = _Timm(timm.create_model(name, pretrained=False)).eval()
+    model = with_backbone(timm.create_model(name, pretrained=False))
     return Subject(f'timm {name}', 'classifier', model, config=source, random=True)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ...errors import UserError
 from ...files import AtomicLocalBackend
 from ..schema import Report, from_json, to_json
 from .markdown import markdown
-from .pictures import pictures
+from .pictures import joined_pictures, pictures
 from .tables import flat
 
 # columns that every csv file has, in this order; what else a report holds follows
@@ -62,6 +63,26 @@ def write(report: Report, folder: Path) -> None:
     """Write report.json, report.md, report.csv and the pictures, each whole or not at all; errors as :func:`save`."""
     save(report, folder)  # before what is made of it
     _put(folder, {'report.md': markdown(report), 'report.csv': csv_text(report), **pictures(report)})
+
+
+def draw(reports: Sequence[Report], folder: Path, with_paper: bool = False) -> list[str]:
+    """Write the pictures of reports that were measured before: of one run all, of several those that join them.
+
+    Args:
+        reports (Sequence[Report]): The runs.
+        folder (Path): Is made if need be.
+        with_paper (bool): Whether figures 7 and 8 have the paper's own panels, too.
+
+    Returns:
+        list[str]: The files' names.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    files = pictures(reports[0]) if len(reports) == 1 else {}
+    files |= joined_pictures(reports, with_paper)
+    _put(folder, files)
+    return list(files)
 
 
 def _put(folder: Path, files: dict[str, str | bytes]) -> None:

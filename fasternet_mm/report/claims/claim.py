@@ -1,0 +1,81 @@
+"""A claim of the paper, what was found, and the rules that give verdicts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .evidence import Evidence, Run, Times
+
+HOLDS, FAILS = 'holds', 'does not hold'
+SMALLER = 'holds in kind, not in size'
+NOISE = 'not seen: within the noise'
+NOT_MEASURED, UNTESTABLE = 'not measured', 'cannot be tested here'
+
+
+class Finding(NamedTuple):
+    """Hold what one file says of a claim."""
+
+    text: str
+    verdict: str
+    where: str = 'computed'
+    path: Path | None = None
+    date: str = ''
+
+    @classmethod
+    def of(cls, run: Run, text: str, verdict: str) -> 'Finding':
+        """Return what a run of a report says."""
+        return cls(text, verdict, run.where, run.path, run.report.created[:10])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Hold a claim, the paper's figure, and how its verdict is computed."""
+
+    place: str  # section, table or figure
+    text: str
+    paper: str
+    find: Callable[[Evidence], list[Finding]]
+    needs: str  # what it takes where nothing is found: the command that measures it
+    testable: bool = True  # whether such a command is enough, without data or devices that are not here
+    notes: tuple[str, ...] = ()  # keys of the page's footnotes
+
+
+def verdict_at_least(times: Times, paper: float) -> str:
+    """Judge "`paper` times as fast": the interval must be above 1, and reach nine tenths of the paper's figure."""
+    if times.low <= 1 <= times.high:
+        return NOISE
+    if times.high < 1:
+        return FAILS
+    return HOLDS if times.high >= 0.9 * paper else SMALLER
+
+
+def verdict_alike(times: Times) -> str:
+    """Judge "as fast as": the interval must reach into a tenth around 1."""
+    return HOLDS if times.high >= 1 / 1.1 and times.low <= 1.1 else FAILS
+
+
+def verdict_if(holds: bool) -> str:
+    """Judge what is exactly so or not."""
+    return HOLDS if holds else FAILS
+
+
+def faster(
+    a: str, b: str, paper: float, scope: str = 'classifier', device: str | None = None, batch: str = 'smallest'
+) -> Callable[[Evidence], list[Finding]]:
+    """Return what looks how many times as fast `a` is as `b`, by :func:`verdict_at_least`, on a kind of device."""
+
+    def find(evidence: Evidence) -> list[Finding]:
+        found = []
+        for run in evidence.runs(scope, a, b, batch=batch):
+            if device in (None, run.device):
+                times = run.times(b, a)
+                found.append(Finding.of(run, f'{times} times as fast', verdict_at_least(times, paper)))
+        return found
+
+    return find
+
+
+def nobody(evidence: Evidence) -> list[Finding]:
+    """Find nothing: for claims that no report or study can answer."""
+    return []

@@ -1,0 +1,104 @@
+"""Claims on features and filters: table 2, figures 3 and 6, from studies of trained networks."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+
+from .claim import Claim, Finding, verdict_if
+from .evidence import Evidence
+
+_STUDY = 'python tools/study.py {} torchvision://{} WEIGHTS --images DIR --out {}'
+_DW, _G, _P, _T = 'DWConv + PWConv', 'GConv (16) + PWConv', 'PConv + PWConv', 'T-shaped conv'
+_CENTRE = 4  # of nine
+
+
+def _of(path: Path, study: dict, text: str, verdict: str) -> Finding:
+    images = study['images']
+    where = study['model'] + (f', {images["number"]} images' if images else '')
+    return Finding(text, verdict, where, path, study['created'][:10])
+
+
+def _centre(evidence: Evidence) -> list[Finding]:
+    """Hold if more filters of trained weights are largest at the centre than at any other position."""
+    found = []
+    for path, study in evidence.studies_of('salient'):
+        stages = [stage['counts'] for stage in study['result']['stages']]
+        counts = [sum(of) for of in zip(*stages)]
+        others = max(count for position, count in enumerate(counts) if position != _CENTRE)
+        leads = sum(max(of) == of[_CENTRE] for of in stages)
+        text = (
+            f'the centre is largest in {100 * counts[_CENTRE] / sum(counts):.0f} % of {sum(counts)} filters, the next '
+            f'position in {100 * others / sum(counts):.0f} %; it leads in {leads} of {len(stages)} stages'
+        )
+        found.append(_of(path, study, text, verdict_if(counts[_CENTRE] > others)))
+    return found
+
+
+def _redundant(evidence: Evidence) -> list[Finding]:
+    """Hold if in every layer half of the principal components, or fewer, have 90 % of the variance of the maps."""
+    found = []
+    for path, study in evidence.studies_of('redundancy'):
+        layers = study['result']['layers']
+        parts = [layer['components'] / (layer['channels'] - layer['constant']) for layer in layers]
+        medians = [layer['correlation'][1] for layer in layers]
+        text = (
+            f'{100 * min(parts):.0f} to {100 * max(parts):.0f} % of the components have 90 % of the variance; a '
+            f"channel's largest correlation is {min(medians):.2f} to {max(medians):.2f} in the median"
+        )
+        found.append(_of(path, study, text, verdict_if(max(parts) <= 0.5)))
+    return found
+
+
+def _substitutes(study: dict) -> Iterator[dict[str, dict]]:
+    for layer in study['result']['layers']:
+        yield {one['name']: one for one in layer['substitutes']}
+
+
+def _lowest_error(fit: str) -> Callable[[Evidence], list[Finding]]:
+    """Judge whether PConv + PWConv has the lowest test error in the mean of the layers, by one kind of fit."""
+
+    def find(evidence: Evidence) -> list[Finding]:
+        found = []
+        for path, study in evidence.studies_of('approximation'):
+            layers = [of for of in _substitutes(study) if all(name in of and of[name][fit] for name in (_DW, _G, _P))]
+            if not layers:
+                continue
+            means = {name: mean(of[name][fit]['test_error'] for of in layers) for name in (_DW, _G, _P)}
+            best = sum(all(of[name][fit]['ratio_interval'][0] > 1 for name in (_DW, _G)) for of in layers)
+            text = 'mean test error over variance: ' + ', '.join(f'{name} {error:.3f}' for name, error in means.items())
+            text += f'; PConv leads beyond the noise in {best} of {len(layers)} layers'
+            found.append(_of(path, study, text, verdict_if(min(means, key=means.get) == _P)))
+        return found
+
+    return find
+
+
+def _decomposed(evidence: Evidence) -> list[Finding]:
+    """Hold if PConv + PWConv has the lower median latency at most layers that were tried."""
+    found = []
+    for path, study in evidence.studies_of('approximation'):
+        times = [
+            of[_T]['latency_ms']['p50'] / of[_P]['latency_ms']['p50']
+            for of in _substitutes(study)
+            if _T in of and _P in of
+        ]
+        if times:
+            text = 'T-shaped takes ' + ', '.join(f'{one:.2f}' for one in times) + ' times as long, by medians'
+            found.append(_of(path, study, text, verdict_if(2 * sum(one > 1 for one in times) > len(times))))
+    return found
+
+
+CLAIMS = [
+    Claim('section 3.2, figure 3', 'Feature maps share high similarities among channels', 'a picture, no figure',
+          _redundant, _STUDY.format('redundancy', 'resnet50', 'redundancy'), notes=('trained',)),
+    Claim('section 3.3, figure 6', 'The centre of a 3x3 filter is most often its salient position',
+          'ResNet18, all four stages; no figures', _centre,
+          _STUDY.format('salient', 'resnet18', 'salient').replace(' --images DIR', ''), notes=('trained',)),
+    Claim('section 3.3', 'It is better to decompose a T-shaped Conv into PConv and PWConv', 'fewer FLOPs; no latency',
+          _decomposed, _STUDY.format('approximation', 'resnet50', 'approximation'), notes=('trained',)),
+    Claim('section 4.2, table 2', 'PConv + PWConv approximates a regular Conv best, trained by Adam',
+          'mean test loss of DWConv 0.0148, GConv 0.0133, PConv 0.0123', _lowest_error('trained'),
+          _STUDY.format('approximation', 'resnet50', 'approximation'), notes=('trained', 'stage1')),
+    Claim('section 4.2, table 2', 'The same at the optimum, without an optimizer', 'not in the paper',
+          _lowest_error('optimum'), _STUDY.format('approximation', 'resnet50', 'approximation'), notes=('trained',)),
+]  # fmt: skip
