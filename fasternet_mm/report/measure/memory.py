@@ -52,7 +52,10 @@ def peak_of_tensors(call: Callable[[int], object], owners: Sequence) -> int:
 
 
 def peak_memory(call: Callable[[int], object], device: torch.device, others: int) -> tuple[int | None, str | None]:
-    """Return the most bytes during one call, less `others`, and of what: CUDA's allocator, or this process (Linux)."""
+    """Return the most bytes during one call, less `others`, and of what: CUDA's allocator, or this process (Linux).
+
+    None where it is not known.
+    """
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         call(0)
@@ -64,4 +67,7 @@ def peak_memory(call: Callable[[int], object], device: torch.device, others: int
         call(0)
         return None, None
     call(0)
-    return _of_process('VmHWM') - others, 'process, less what it held before'
+    peak = _of_process('VmHWM') - others
+    if peak < 0:  # what others had held was given back meanwhile
+        return None, None
+    return peak, 'process, less what it held before'

@@ -13,11 +13,11 @@ _COST = "its width and depth are ours, for T0's multiply-adds: the paper changed
 _ROWS = {
     'T0': ('T0', 't0', {}, None),
     'T0 r=1/2, equal width': (None, 't0', dict(n_div=2), _WIDTH),
-    'T0 r=1/2, equal cost': (
+    'T0 r=1/2': (
         'T0 r=1/2', 't0', dict(n_div=2, arch=dict(embed_dims=36, depths=(1, 2, 7, 2), act_cfg=_GELU)), _COST,
     ),
     'T0 r=1/8, equal width': (None, 't0', dict(n_div=8), _WIDTH),
-    'T0 r=1/8, equal cost': (
+    'T0 r=1/8': (
         'T0 r=1/8', 't0', dict(n_div=8, arch=dict(embed_dims=40, depths=(1, 2, 9, 2), act_cfg=_GELU)), _COST,
     ),
     'T0 LN': ('T0 LN', 't0', dict(norm_cfg=dict(type='mmpretrain.LN2d')), 'LN over the channels of a pixel, as LN2d'),

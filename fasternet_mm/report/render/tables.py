@@ -227,17 +227,18 @@ def _published(report: Report, models: list[Model], title: str) -> Block:
                 column = f'{whose}: {_PUBLISHED.get(key, key)}{on}'
                 columns[column] = None
                 rows.setdefault(model.name, {})[column] = Cell(f'{figures[key]:g}', style='quoted')
-    published = {model.name: model.published for model in models if model.published}
-    notes = dict.fromkeys(published, ())
+    published = {model.name: model.published for model in models if model.name in rows}
+    sources = dict.fromkeys(one.source for one in published.values())
     if whose == 'paper':
-        sources = dict.fromkeys(one.source for one in published.values())
         remarks = [f'paper: quoted, not measured here, from {source}' for source in sources if source]
     else:
         remarks = ['quoted: not measured here, and, but for FasterNet, not in the paper']
-        notes = {name: [f'from {one.source}'] for name, one in published.items()}
-    if report.suite not in ('table3', 'table4'):
-        notes = {name: [*notes[name], *([one.note] if one.note else [])] for name, one in published.items()}
-    cells = [[Cell(name, notes[name]), *(row.get(column, Cell()) for column in columns)] for name, row in rows.items()]
+    cells = []
+    for name, row in rows.items():
+        notes = [f'from {published[name].source}'] if whose == 'quoted' else []
+        # of tables 3 and 4 it is on multiply-adds, and stands with the deviations
+        notes += filter(None, [published[name].note] if report.suite not in ('table3', 'table4') else [])
+        cells.append([Cell(name, notes), *(row.get(column, Cell()) for column in columns)])
     return Block(title, ['model', *columns], cells, remarks)
 
 
