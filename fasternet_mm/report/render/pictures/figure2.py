@@ -27,7 +27,7 @@ def figure2(reports: Sequence[Report]) -> Figure | None:
     caption = joined_caption(
         [point for points in groups.values() for point in points], quoted_from('hollow squares', rows)
     )
-    figure = new_figure(9.4 * len(groups), caption)
+    figure = new_figure(9.8 * len(groups), caption)
     axes = iter(figure.subplots(2 * len(groups), squeeze=False)[:, 0])
     for way, points in groups.items():
         here = [(_billions(p), p.m.latency_ms.p50 / p.m.batch_size, p.model.name) for p in points]
@@ -49,7 +49,7 @@ def figure2(reports: Sequence[Report]) -> Figure | None:
             if part == 'Latency':
                 log_axis(axis, [p[1] for p in (*solid, *hollow)], 'y')
             axis.grid()
-            axis.set_title(f'{part} over multiply-adds: {way}')
+            axis.set_title(f'{part} over multiply-adds\n{way}', fontsize=10)
             axis.set_xlabel('10^9 multiply-adds an image (log scale)')
             axis.set_ylabel(unit)
             measured = Line2D([], [], linestyle='', marker='o', color=INK, label='measured here')

@@ -105,11 +105,11 @@ def colour_of(name: str, other: str = GREY) -> str:
     return RED if 'fasternet' in name.lower() else other
 
 
-def log_axis(axis: Axes, values: Sequence[float], which: str = 'x') -> None:
+def log_axis(axis: Axes, values: Sequence[float], which: str = 'x', dense: bool = True) -> None:
     """Make an axis logarithmic, with plain numbers, and wide enough for the names beside the values."""
     one = getattr(axis, f'{which}axis')
     getattr(axis, f'set_{which}scale')('log')
-    one.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    one.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if dense else (1, 2, 5)))
     one.set_major_formatter(StrMethodFormatter('{x:g}'))
     one.set_minor_formatter(NullFormatter())
     getattr(axis, f'set_{which}lim')(min(values) / 1.3, max(values) * 1.3)

@@ -104,7 +104,7 @@ def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
     log_axis(axis, [p[0] for p in panel.points])
     axis.margins(y=0.15)
     axis.grid()
-    axis.set_title(panel.title)
+    axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel('p50 latency, ms (log scale)' if panel.latency else 'images a second (log scale)')
     axis.set_ylabel('top-1 (%)')
     texts = {True: f'top-1 {QUOTED}', False: 'top-1 evaluated here'}
@@ -113,6 +113,6 @@ def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
         Line2D([], [], markerfacecolor='white' if quoted else INK, label=texts[quoted], **style)
         for quoted in sorted({p[3] for p in panel.points})
     ]
-    axis.legend(handles=handles, loc='lower right', bbox_to_anchor=(1, 0.99), ncols=2, handletextpad=0.1)
+    axis.legend(handles=handles, loc='lower right' if panel.latency else 'lower left', handletextpad=0.1)
     figure.draw_without_rendering()  # places the axes, for the labels go by pixels
     label_points(figure, axis, panel.points)
