@@ -80,7 +80,7 @@ def test_networks_that_took_turns_with_a_third_are_compared_through_it(tmp_path,
     page = claims_page(load_evidence([tmp_path]), tmp_path / 'docs' / 'claims.md')
     row = row_of(page, 'FasterNet-T0 is faster than MobileViT-XXS on a CPU')
     assert f'{ratio:.2f} [' in row and row.endswith(f'**{verdict}** |')
-    assert 'Made-up CPU, 1 thread, fused fp32, batch 1, 2024-05-06](../mine/report.json)' in row
+    assert '[Made-up CPU, 1 thread, batch 1, 2024-05-06](../mine/report.json): fused fp32: ' in row
 
 
 def test_what_took_no_turns_is_compared_by_medians(tmp_path):

@@ -53,10 +53,15 @@ class Run:
 
     @property
     def where(self) -> str:
-        """Return the device and the way, as text."""
+        """Return the device and the batch size, as text."""
         m = self.first
         threads = f', {m.threads} thread{"s" if m.threads > 1 else ""}' if m.device == 'cpu' else ''
-        return f'{device_name(self.report, m.device)}{threads}, {m.mode} {m.dtype}, batch {m.batch_size}'
+        return f'{device_name(self.report, m.device)}{threads}, batch {m.batch_size}'
+
+    @property
+    def how(self) -> str:
+        """Return the mode and the dtype, as text."""
+        return f'{self.first.mode} {self.first.dtype}'
 
     @property
     def device(self) -> str:
@@ -135,7 +140,7 @@ class Evidence:
         for path, report in self.reports:
             for run in _runs(path, report, scope, batch):
                 if all(name in run.rows for name in names) and enough(run):
-                    newest[run.where] = run
+                    newest[run.where, run.how] = run
         return list(newest.values())
 
     def studies_of(self, name: str) -> list[tuple[Path, dict]]:
