@@ -60,9 +60,10 @@ on one device the newest. The commands for what is not measured stand in the row
 - **{noise}**: the interval of the ratio has 1 in it. **{fails}**: the rule says no.
 - **{not_measured}**: the command measures it. **{untestable}**: it takes data, weights or a device that are not here.
 
-Where findings of a row differ, each has its own verdict. Four figures in a row are at the four sizes of table 1: 96 channels
-at 56 x 56, 192 at 28 x 28, 384 at 14 x 14 and 768 at 7 x 7. Ratios are of calls in turn, or, of two networks that took turns with a third, quotients of those. FLOPs and FLOPS are
-multiply-adds, as in the paper. What the paper is at odds with itself about is in the footnotes.
+Where the findings of a row differ, each has its own verdict. Four figures in turn are at the four sizes of table 1: 96
+channels at 56 x 56, 192 at 28 x 28, 384 at 14 x 14 and 768 at 7 x 7. Ratios are of calls in turn, or, of two networks
+that took turns with a third, quotients of those. FLOPs and FLOPS are multiply-adds, as in the paper. What the paper is
+at odds with itself about is in the footnotes.
 """
 
 
