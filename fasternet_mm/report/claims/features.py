@@ -7,7 +7,7 @@ from statistics import mean
 from .claim import Claim, Finding, verdict_if
 from .evidence import Evidence
 
-_STUDY = 'python tools/study.py {} torchvision://{} WEIGHTS --images DIR --out {}'
+_STUDY = 'python tools/study.py {} torchvision://{} --images DIR --out {}'
 _DW, _G, _P, _T = 'DWConv + PWConv', 'GConv (16) + PWConv', 'PConv + PWConv', 'T-shaped conv'
 _CENTRE = 4  # of nine
 

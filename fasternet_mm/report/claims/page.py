@@ -9,7 +9,7 @@ from . import ablation, detectors, features, networks, operators
 from .claim import FAILS, HOLDS, NOISE, NOT_MEASURED, SMALLER, UNTESTABLE, Claim, Finding
 from .evidence import Evidence
 
-_SECTIONS = {
+SECTIONS = {
     'Classifiers': networks.CLAIMS,
     'Operators': operators.CLAIMS,
     'Features and filters': features.CLAIMS,
@@ -70,7 +70,7 @@ at odds with itself about is in the footnotes.
 def claims_page(evidence: Evidence, out: Path) -> str:
     """Return the page as markdown, with links to the files as they are seen from `out`."""
     verdicts, numbers, sections, cited = Counter(), {}, [], set()
-    for title, claims in _SECTIONS.items():
+    for title, claims in SECTIONS.items():
         lines = [f'## {title}', '', '| claim | the paper | found here | verdict |', '| --- | --- | --- | --- |']
         for claim in claims:
             found = claim.find(evidence)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -41,13 +42,14 @@ def efficiency_gap(reports: Sequence[Report]) -> Figure | None:
     taken = [(row.report, row.model, m) for row in rows for m in (row.roofline, *row.timed)]
     peaks = ' and '.join(dict.fromkeys(f'{number(row.roofline.matmul_gflops)} GFLOP/s' for row in rows))
     forms = ' and '.join(dict.fromkeys(row.roofline.mode for row in rows))
-    caption = joined_caption(taken) + f'\nideal: the multiply-adds at the speed of a large matrix product, {peaks}; '
-    figure = new_figure(0.3 * len(rows) + 1.7, caption + f'layers: of {forms} backbones, timed one by one')
+    said = f'ideal: the multiply-adds at the speed of a large matrix product, {peaks}; layers were timed {forms}'
+    letters = dict(zip(dict.fromkeys(map(_device, rows)), ascii_lowercase))
+    where = '; '.join(f'{letter}: {device}' for device, letter in letters.items())
+    figure = new_figure(0.3 * len(rows) + 1.7, joined_caption(taken, [said, *([where] if len(letters) > 1 else [])]))
     left, right = figure.subplots(1, 2, sharey=True)
     _times(left, rows)
     _shares(right, rows)
-    several = len({id(row.report) for row in rows}) > 1
-    names = [row.model.name + (f'\n{device_name(row.report, row.roofline.device)}' if several else '') for row in rows]
+    names = [row.model.name + (f' ({letters[_device(row)]})' if len(letters) > 1 else '') for row in rows]
     left.set_yticks(range(len(rows)), names)
     left.set_ylim(len(rows) - 0.4, -0.6)
     for axis in (left, right):
@@ -61,6 +63,10 @@ def efficiency_gap(reports: Sequence[Report]) -> Figure | None:
     handles += [Patch(color=_IDEAL, label='ideal share'), *(Patch(color=_colour(kind), label=kind) for kind in kinds)]
     figure.legend(handles=handles, loc='outside upper left', ncols=9, columnspacing=1, handletextpad=0.3)
     return figure
+
+
+def _device(row: _Row) -> str:
+    return device_name(row.report, row.roofline.device)
 
 
 def _row(report: Report, model: Model) -> _Row:

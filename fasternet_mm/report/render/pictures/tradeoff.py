@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from ...schema import Published, Report
 from ..tables import measured_accuracy
 from .style import INK, QUOTED, RED, colour_of, joined_caption, label_points, log_axis, new_figure, quoted_from
-from .ways import Point, published_rows, ways
+from .ways import Point, name_of, published_rows, ways
 
 
 class _Panel(NamedTuple):
@@ -39,7 +39,7 @@ def figure7(reports: Sequence[Report], with_paper: bool = False) -> Figure | Non
 
 def _figure(reports: Sequence[Report], with_paper: bool, near: bool) -> Figure | None:
     groups, rows = ways(reports), published_rows(reports)
-    shown, panels, left_out = [], [], False
+    shown, panels = [], []
     for way, points in groups.items():
         sizes = sorted({point.m.batch_size for point in points})
         for size in dict.fromkeys((sizes[0], sizes[-1])):
@@ -62,8 +62,12 @@ def _figure(reports: Sequence[Report], with_paper: bool, near: bool) -> Figure |
     quoted = [row for row in rows if row.top1]
     caption = joined_caption(shown, quoted_from('hollow circles: top-1; squares: both', quoted))
     figure = new_figure(sum(4.0 if len(panel.points) < 15 else 5.2 for panel in panels), caption)
-    for axis, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels):
-        _draw(figure, axis, panel)
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axis, panel in zip(axes, panels):
+        _draw(axis, panel)
+    figure.draw_without_rendering()  # places the axes, for the labels go by pixels
+    for axis, panel in zip(axes, panels):
+        label_points(figure, axis, panel.points)
     return figure
 
 
@@ -74,7 +78,7 @@ def _valued(points: list[Point], latency: bool) -> list[tuple[float, float, str,
         quoted = top1 is None
         top1 = getattr(model.published, 'top1', None) if quoted else top1
         if top1 is not None:
-            found.append((m.latency_ms.p50 if latency else m.throughput, top1, model.name, quoted))
+            found.append((m.latency_ms.p50 if latency else m.throughput, top1, name_of(model), quoted))
     return sorted(found)
 
 
@@ -95,7 +99,7 @@ def _near(panel: _Panel) -> _Panel:
     return panel._replace(points=[p for p in panel.points if p[1] >= lowest and low <= p[0] <= high])
 
 
-def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
+def _draw(axis: Axes, panel: _Panel) -> None:
     ours = [p for p in panel.points if colour_of(p[2]) == RED]
     axis.plot([p[0] for p in ours], [p[1] for p in ours], color=RED, linewidth=1.2, zorder=2)
     for x, y, name, quoted in panel.points:
@@ -114,5 +118,3 @@ def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
         for quoted in sorted({p[3] for p in panel.points})
     ]
     axis.legend(handles=handles, loc='lower right' if panel.latency else 'lower left', handletextpad=0.1)
-    figure.draw_without_rendering()  # places the axes, for the labels go by pixels
-    label_points(figure, axis, panel.points)

@@ -35,6 +35,11 @@ def _way(report: Report, m: Measurement) -> str:
     return f'{device_name(report, m.device)}{threads}, {m.mode} {m.dtype}'
 
 
+def name_of(model: Model) -> str:
+    """Return a network's published name, where it has one."""
+    return (model.published and model.published.network) or model.name
+
+
 def published_rows(reports: Sequence[Report]) -> list[Published]:
     """Return what was published of the reports' classifiers, those that could not be built included, once each."""
     rows = {}
