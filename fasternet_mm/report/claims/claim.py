@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     where: str = 'computed'
     path: Path | None = None
     date: str = ''
-    how: str = ''  # the mode and the dtype
+    how: str = ''  # mode, dtype and memory format
 
     @classmethod
     def of(cls, run: Run, text: str, verdict: str) -> 'Finding':

@@ -60,8 +60,9 @@ class Run:
 
     @property
     def how(self) -> str:
-        """Return the mode and the dtype, as text."""
-        return f'{self.first.mode} {self.first.dtype}'
+        """Return the mode, the dtype and the memory format, as text."""
+        m = self.first
+        return f'{m.mode} {m.dtype}' + (', channels-last' if m.channels_last else '')
 
     @property
     def device(self) -> str:
@@ -160,7 +161,7 @@ def _runs(path: Path, report: Report, scope: str, batch: str) -> Iterator[Run]:
         name = (published and (published.network or published.backbone)) or model.name
         for m in model.measurements:
             if m.scope == scope and m.latency_ms:
-                key = m.mode, m.dtype, m.device, m.threads, m.batch_size
+                key = m.mode, m.dtype, m.device, m.threads, m.channels_last, m.batch_size
                 found.setdefault(key, Run(path, report, m)).rows.setdefault(name, (model, m))
     wanted = {}
     for *way, size in found:
