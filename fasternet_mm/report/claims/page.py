@@ -122,18 +122,29 @@ def _link(path: Path, out: Path) -> str:
 
 
 def _files(evidence: Evidence, cited: set[Path], out: Path) -> str:
-    """Return a table of the files that rows cite, with the machine's load."""
-    lines = ['## Files', '', '| file | what | torch | date | load |', '| --- | --- | --- | --- | --- |']
-    rows = [
-        (path, one.suite or ', '.join(model.name for model in one.models), one.created, one.environment.before)
-        for path, one in evidence.reports
+    """Return a table of the files that rows cite, with the machine's load, and what is said of all in a file."""
+    lines = [
+        '## Files',
+        '',
+        '| file | what | torch | date | load | of all in it |',
+        '| --- | --- | --- | --- | --- | --- |',
     ]
-    found = [(path, what, date, one.packages, one.host.load_average) for path, what, date, one in rows]
+    rows = []
+    for path, report in evidence.reports:
+        machine, models = report.environment.before, report.models
+        labels = (
+            [label for label in models[0].labels if all(label in model.labels for model in models)] if models else []
+        )
+        labels += [] if report.complete else ['INCOMPLETE: the run had not ended']
+        what = report.suite or ', '.join(model.name for model in models)
+        rows.append((path, what, report.created, machine.packages, machine.host.load_average, labels))
     for path, study in evidence.studies:
         what, machine = f'{study["study"]}: {study["model"]}', study['environment']
-        found.append((path, what, study['created'], machine['packages'], machine['host']['load_average']))
-    for path, what, date, packages, load in found:
+        load = machine['host']['load_average']
+        rows.append((path, what, study['created'], machine['packages'], load, study['labels']))
+    for path, what, created, packages, load, labels in rows:
         if path in cited:
-            cells = [f'[{path.stem}]({_link(path, out)})', escaped(what), packages.get('torch', ''), date[:10]]
-            lines.append('| ' + ' | '.join([*cells, '' if load is None else f'{load:.2f}']) + ' |')
+            cells = [f'[{path.stem}]({_link(path, out)})', escaped(what), packages.get('torch', ''), created[:10]]
+            cells += ['' if load is None else f'{load:.2f}', escaped('; '.join(labels))]
+            lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

@@ -60,7 +60,8 @@ def _figure(reports: Sequence[Report], with_paper: bool, near: bool) -> Figure |
         if not left_out or not panels:
             return None
     quoted = [row for row in rows if row.top1]
-    caption = joined_caption(shown, quoted_from('hollow circles: top-1; squares: both', quoted))
+    what = 'top-1, and all that squares show' if with_paper else 'top-1'
+    caption = joined_caption(shown, quoted_from(what, quoted))
     figure = new_figure(sum(4.0 if len(panel.points) < 15 else 5.2 for panel in panels), caption)
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels):
