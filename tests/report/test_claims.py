@@ -1,6 +1,8 @@
 """The paper's claims: verdicts follow from the files by rules, and the page is what the files say."""
 
+import importlib.util
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from fasternet_mm.report import save
 from fasternet_mm.report.claims import claims_page, load_evidence
 from fasternet_mm.report.claims.claim import FAILS, HOLDS, NOISE, SMALLER, verdict_alike, verdict_at_least
 from fasternet_mm.report.claims.evidence import Times
+from fasternet_mm.report.claims.page import SECTIONS
 from fasternet_mm.report.schema import Comparison, Published, Side
 from tests.helpers import REPO
 
@@ -80,7 +83,7 @@ def test_networks_that_took_turns_with_a_third_are_compared_through_it(tmp_path,
     page = claims_page(load_evidence([tmp_path]), tmp_path / 'docs' / 'claims.md')
     row = row_of(page, 'FasterNet-T0 is faster than MobileViT-XXS on a CPU')
     assert f'{ratio:.2f} [' in row and row.endswith(f'**{verdict}** |')
-    assert 'Made-up CPU, 1 thread, fused fp32, batch 1, 2024-05-06](../mine/report.json)' in row
+    assert '[Made-up CPU, 1 thread, batch 1, 2024-05-06](../mine/report.json): fused fp32: ' in row
 
 
 def test_what_took_no_turns_is_compared_by_medians(tmp_path):
@@ -95,6 +98,16 @@ def test_what_is_not_measured_says_which_command_does_it(tmp_path):
     row = row_of(page, 'FasterNet-T0 is faster than MobileViT-XXS on a CPU')
     assert '`python tools/report.py --suite table3' in row and row.endswith('**not measured** |')
     assert row_of(page, 'FasterNet-T0 is more accurate').endswith('**cannot be tested here** |')
+
+
+@pytest.mark.parametrize('command', sorted({one for claims in SECTIONS.values() for claim in claims
+                                            for one in re.findall('python tools/[^`]+', claim.needs)}))  # fmt: skip
+def test_the_commands_are_understood(command):
+    _, tool, *arguments = command.split()
+    spec = importlib.util.spec_from_file_location('tool', REPO / tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.parse_args(arguments)
 
 
 @pytest.mark.parametrize('labels', [[], ['random weights']])

@@ -21,11 +21,12 @@ class Finding(NamedTuple):
     where: str = 'computed'
     path: Path | None = None
     date: str = ''
+    how: str = ''  # mode, dtype and memory format
 
     @classmethod
     def of(cls, run: Run, text: str, verdict: str) -> 'Finding':
         """Return what a run of a report says."""
-        return cls(text, verdict, run.where, run.path, run.report.created[:10])
+        return cls(text, verdict, run.where, run.path, run.report.created[:10], run.how)
 
 
 @dataclass(frozen=True)

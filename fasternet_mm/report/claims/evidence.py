@@ -53,10 +53,16 @@ class Run:
 
     @property
     def where(self) -> str:
-        """Return the device and the way, as text."""
+        """Return the device and the batch size, as text."""
         m = self.first
         threads = f', {m.threads} thread{"s" if m.threads > 1 else ""}' if m.device == 'cpu' else ''
-        return f'{device_name(self.report, m.device)}{threads}, {m.mode} {m.dtype}, batch {m.batch_size}'
+        return f'{device_name(self.report, m.device)}{threads}, batch {m.batch_size}'
+
+    @property
+    def how(self) -> str:
+        """Return the mode, the dtype and the memory format, as text."""
+        m = self.first
+        return f'{m.mode} {m.dtype}' + (', channels-last' if m.channels_last else '')
 
     @property
     def device(self) -> str:
@@ -135,7 +141,7 @@ class Evidence:
         for path, report in self.reports:
             for run in _runs(path, report, scope, batch):
                 if all(name in run.rows for name in names) and enough(run):
-                    newest[run.where] = run
+                    newest[run.where, run.how] = run
         return list(newest.values())
 
     def studies_of(self, name: str) -> list[tuple[Path, dict]]:
@@ -155,7 +161,7 @@ def _runs(path: Path, report: Report, scope: str, batch: str) -> Iterator[Run]:
         name = (published and (published.network or published.backbone)) or model.name
         for m in model.measurements:
             if m.scope == scope and m.latency_ms:
-                key = m.mode, m.dtype, m.device, m.threads, m.batch_size
+                key = m.mode, m.dtype, m.device, m.threads, m.channels_last, m.batch_size
                 found.setdefault(key, Run(path, report, m)).rows.setdefault(name, (model, m))
     wanted = {}
     for *way, size in found:

@@ -49,7 +49,7 @@ def _fewer_but_slower(evidence: Evidence) -> list[Finding]:
         known = {name: macs for name, macs in known.items() if macs}
         pairs = [(run.times(a, b), a, b) for a, few in known.items() for b, many in known.items() if 1.9 * few <= many]
         slower = sorted((pair for pair in pairs if pair[0].low > 1), reverse=True)
-        text = f'{len(slower)} of {len(pairs)} such pairs'
+        text = f'{len(slower) or "none"} of {len(pairs)} such pairs'
         if slower:
             times, a, b = slower[0]
             text += f'; most of all {a} ({known[a]:.2f} G) takes {times} times as long as {b} ({known[b]:.2f} G)'

@@ -9,7 +9,7 @@ from . import ablation, detectors, features, networks, operators
 from .claim import FAILS, HOLDS, NOISE, NOT_MEASURED, SMALLER, UNTESTABLE, Claim, Finding
 from .evidence import Evidence
 
-_SECTIONS = {
+SECTIONS = {
     'Classifiers': networks.CLAIMS,
     'Operators': operators.CLAIMS,
     'Features and filters': features.CLAIMS,
@@ -28,7 +28,7 @@ _NOTES = {
     'laststages': "In the paper's own CPU column the mean of the last two stages, 38.8 G/s, is below that of the first "
     'two, 41.1.',
     'notsaid': 'The paper compares FLOPS, by which DWConv looks slow; its table 1 has these times, its text does not '
-    'say it. A network would have to widen DWConv to be as accurate, which costs it this lead.',
+    'say it. To be as accurate a network has to widen DWConv: six times in inverted residual blocks.',
     'trained': 'Only studies of trained weights count; which networks these were is said beside.',
     'stage1': 'In stage 1 GConv has the lower loss in the paper, too: 0.0065, PConv 0.0069. The paper does not say '
     'optimizer, epochs, bias, or where the maps end; nor how a convolution of stride 2 is matched.',
@@ -39,6 +39,7 @@ _NOTES = {
     'eighth': "In the paper's own CPU and ARM columns r = 1/8 is faster (8.9 and 140 ms) than r = 1/4 (9.2 and 143).",
     'width': 'The paper does not say the widths and depths of these variants; those measured are ours.',
 }  # fmt: skip
+_DIFFERS = 'differs'  # by the way or the place
 _HEAD = """# Does what the paper says hold?
 
 Claim by claim: the abstract, sections 1, 3 and 4 and the appendix of *Run, Don't Walk: Chasing Higher FLOPS for Faster
@@ -59,15 +60,17 @@ on one device the newest. The commands for what is not measured stand in the row
 - **{noise}**: the interval of the ratio has 1 in it. **{fails}**: the rule says no.
 - **{not_measured}**: the command measures it. **{untestable}**: it takes data, weights or a device that are not here.
 
-Ratios are of calls in turn, or, of two networks that took turns with a third, quotients of those. FLOPs and FLOPS are
-multiply-adds, as in the paper. What the paper is at odds with itself about is in the footnotes.
+Where the findings of a row differ, each has its own verdict. Four figures in turn are at the four sizes of table 1: 96
+channels at 56 x 56, 192 at 28 x 28, 384 at 14 x 14 and 768 at 7 x 7. Ratios are of calls in turn, or, of two networks
+that took turns with a third, quotients of those. FLOPs and FLOPS are multiply-adds, as in the paper. What the paper is
+at odds with itself about is in the footnotes.
 """
 
 
 def claims_page(evidence: Evidence, out: Path) -> str:
     """Return the page as markdown, with links to the files as they are seen from `out`."""
     verdicts, numbers, sections, cited = Counter(), {}, [], set()
-    for title, claims in _SECTIONS.items():
+    for title, claims in SECTIONS.items():
         lines = [f'## {title}', '', '| claim | the paper | found here | verdict |', '| --- | --- | --- | --- |']
         for claim in claims:
             found = claim.find(evidence)
@@ -88,27 +91,30 @@ def _overall(claim: Claim, found: list[Finding]) -> str:
     if not found:
         return NOT_MEASURED if claim.testable else UNTESTABLE
     verdicts = dict.fromkeys(one.verdict for one in found)
-    return next(iter(verdicts)) if len(verdicts) == 1 else 'differs'
+    return next(iter(verdicts)) if len(verdicts) == 1 else _DIFFERS
 
 
 def _row(claim: Claim, found: list[Finding], numbers: dict[str, int], out: Path) -> str:
     marks = ','.join(str(numbers.setdefault(key, len(numbers) + 1)) for key in claim.notes)
     text = f'{escaped(claim.text)} ({escaped(claim.place)})' + (f' <sup>{marks}</sup>' if marks else '')
-    if found:
-        here = '<br>'.join(_shown(one, out) for one in found)
-        verdict = '<br>'.join(f'**{one}**' for one in dict.fromkeys(one.verdict for one in found))
-        if len({one.verdict for one in found}) > 1:
-            here = '<br>'.join(f'{_shown(one, out)}: **{one.verdict}**' for one in found)
-            verdict = '**differs**'
-    else:
-        verdict = f'**{_overall(claim, found)}**'
-        here = escaped(claim.needs) if '`' in claim.needs else f'`{claim.needs}`'
-    return f'| {text} | {escaped(claim.paper)} | {here} | {verdict} |'
+    overall = _overall(claim, found)
+    here = _shown(found, overall == _DIFFERS, out) or (claim.needs if '`' in claim.needs else f'`{claim.needs}`')
+    return f'| {text} | {escaped(claim.paper)} | {here} | **{overall}** |'
 
 
-def _shown(one: Finding, out: Path) -> str:
-    where = f'[{one.where}, {one.date}]({_link(one.path, out)})' if one.path else one.where
-    return f'{escaped(one.text)} ({where})'
+def _shown(found: list[Finding], each: bool, out: Path) -> str:
+    """Return what was found, by file, with a verdict for each finding where they differ."""
+    groups, lines = {}, []
+    for one in found:
+        groups.setdefault((one.where, one.path, one.date), []).append(one)
+    for (where, path, date), of in groups.items():
+        said = [
+            ': '.join(filter(None, [one.how, escaped(one.text)])) + (f', **{one.verdict}**' if each else '')
+            for one in of
+        ]
+        start = f'[{escaped(where)}, {date}]({_link(path, out)})' if path else where
+        lines.append(f'{start}: {said[0]}' if len(said) == 1 else '<br>- '.join([f'{start}:', *said]))
+    return '<br>'.join(lines)
 
 
 def _link(path: Path, out: Path) -> str:
@@ -116,18 +122,29 @@ def _link(path: Path, out: Path) -> str:
 
 
 def _files(evidence: Evidence, cited: set[Path], out: Path) -> str:
-    """Return a table of the files that rows cite, with the machine's load."""
-    lines = ['## Files', '', '| file | what | torch | date | load |', '| --- | --- | --- | --- | --- |']
-    rows = [
-        (path, one.suite or ', '.join(model.name for model in one.models), one.created, one.environment.before)
-        for path, one in evidence.reports
+    """Return a table of the files that rows cite, with the machine's load, and what is said of all in a file."""
+    lines = [
+        '## Files',
+        '',
+        '| file | what | torch | date | load | of all in it |',
+        '| --- | --- | --- | --- | --- | --- |',
     ]
-    found = [(path, what, date, one.packages, one.host.load_average) for path, what, date, one in rows]
+    rows = []
+    for path, report in evidence.reports:
+        machine, models = report.environment.before, report.models
+        labels = (
+            [label for label in models[0].labels if all(label in model.labels for model in models)] if models else []
+        )
+        labels += [] if report.complete else ['INCOMPLETE: the run had not ended']
+        what = report.suite or ', '.join(model.name for model in models)
+        rows.append((path, what, report.created, machine.packages, machine.host.load_average, labels))
     for path, study in evidence.studies:
         what, machine = f'{study["study"]}: {study["model"]}', study['environment']
-        found.append((path, what, study['created'], machine['packages'], machine['host']['load_average']))
-    for path, what, date, packages, load in found:
+        load = machine['host']['load_average']
+        rows.append((path, what, study['created'], machine['packages'], load, study['labels']))
+    for path, what, created, packages, load, labels in rows:
         if path in cited:
-            cells = [f'[{path.stem}]({_link(path, out)})', escaped(what), packages.get('torch', ''), date[:10]]
-            lines.append('| ' + ' | '.join([*cells, '' if load is None else f'{load:.2f}']) + ' |')
+            cells = [f'[{path.stem}]({_link(path, out)})', escaped(what), packages.get('torch', ''), created[:10]]
+            cells += ['' if load is None else f'{load:.2f}', escaped('; '.join(labels))]
+            lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from .style import GREY, INK, KIND_COLOURS, MODE_COLOURS, joined_caption, log_ax
 
 # what FasterNet's own kinds of layers are, as operators
 _OPERATORS = dict(stem='Conv', merging='Conv', BN='norm')
+_ORDER = ('Conv', 'PConv', 'PWConv', 'linear', 'GConv', 'DWConv', 'attention', 'norm', 'activation')
 _IDEAL = '#ced4da'
 
 
@@ -38,24 +40,33 @@ def efficiency_gap(reports: Sequence[Report]) -> Figure | None:
     if len(rows) < 2:  # of one network roofline.png says more
         return None
     taken = [(row.report, row.model, m) for row in rows for m in (row.roofline, *row.timed)]
-    figure = new_figure(0.3 * len(rows) + 1.7, joined_caption(taken))
+    peaks = ' and '.join(dict.fromkeys(f'{number(row.roofline.matmul_gflops)} GFLOP/s' for row in rows))
+    forms = ' and '.join(dict.fromkeys(row.roofline.mode for row in rows))
+    said = f'ideal: the multiply-adds at the speed of a large matrix product, {peaks}; layers were timed {forms}'
+    letters = dict(zip(dict.fromkeys(map(_device, rows)), ascii_lowercase))
+    where = '; '.join(f'{letter}: {device}' for device, letter in letters.items())
+    figure = new_figure(0.3 * len(rows) + 1.7, joined_caption(taken, [said, *([where] if len(letters) > 1 else [])]))
     left, right = figure.subplots(1, 2, sharey=True)
     _times(left, rows)
     _shares(right, rows)
-    several = len({id(row.report) for row in rows}) > 1
-    names = [row.model.name + (f'\n{device_name(row.report, row.roofline.device)}' if several else '') for row in rows]
+    names = [row.model.name + (f' ({letters[_device(row)]})' if len(letters) > 1 else '') for row in rows]
     left.set_yticks(range(len(rows)), names)
     left.set_ylim(len(rows) - 0.4, -0.6)
     for axis in (left, right):
         axis.grid(axis='x')
         axis.tick_params(axis='y', length=0)
     modes = dict.fromkeys(m.mode for row in rows for m in row.timed)
-    handles = [Line2D([], [], linestyle='', marker='|', markersize=9, color=INK, label='ideal')]
+    handles = [Line2D([], [], linestyle='', marker='|', markersize=9, color=INK, label='ideal time')]
     handles += [Line2D([], [], linestyle='', marker='o', color=MODE_COLOURS[mode], label=mode) for mode in modes]
-    kinds = dict.fromkeys(kind for row in rows for kind in _gap(row.roofline))
-    handles += [Patch(color=_IDEAL, label='ideal'), *(Patch(color=_colour(kind), label=kind) for kind in kinds)]
+    found = {kind for row in rows for kind in _gap(row.roofline)}
+    kinds = [kind for kind in _ORDER if kind in found] + sorted(found - {*_ORDER})
+    handles += [Patch(color=_IDEAL, label='ideal share'), *(Patch(color=_colour(kind), label=kind) for kind in kinds)]
     figure.legend(handles=handles, loc='outside upper left', ncols=9, columnspacing=1, handletextpad=0.3)
     return figure
+
+
+def _device(row: _Row) -> str:
+    return device_name(row.report, row.roofline.device)
 
 
 def _row(report: Report, model: Model) -> _Row:
@@ -78,7 +89,7 @@ def _times(axis: Axes, rows: list[_Row]) -> None:
         axis.plot(row.ideal_ms, y, '|', color=INK, markersize=10, zorder=3)
         for mode, ms in times.items():
             axis.plot(ms, y, 'o', color=MODE_COLOURS[mode], markersize=5, zorder=3)
-    log_axis(axis, [ms for row in rows for ms in (row.ideal_ms, *(m.latency_ms.p50 for m in row.timed))])
+    log_axis(axis, [ms for row in rows for ms in (row.ideal_ms, *(m.latency_ms.p50 for m in row.timed))], dense=False)
     axis.set_title('From the ideal to the real time')
     axis.set_xlabel('ms (log scale)')
 
@@ -94,18 +105,17 @@ def _shares(axis: Axes, rows: list[_Row]) -> None:
         axis.text(1, y, f'{100 * ideal / total:.0f} %', va='center', fontsize=7.5, color=INK)
         axis.text(101, y, f'{number(total)} ms', va='center', fontsize=7.5, color=INK)
     axis.set_xlim(0, 100)
-    axis.set_title('Where the gap is, of all layers timed one by one')
+    axis.set_title('Where the gap is: layers timed one by one')
     axis.set_xlabel('share of the time, %')
 
 
 def _gap(roofline: Roofline) -> dict[str, float]:
-    """Return the milliseconds above the ideal by kind of operator, the largest kinds of all first."""
+    """Return the milliseconds above the ideal by kind of operator, in the order of the legend."""
     found = Counter()
     for layer in roofline.layers:
         ideal = layer.gflops * layer.ms / roofline.matmul_gflops
         found[_OPERATORS.get(layer.kind, layer.kind)] += max(layer.ms - ideal, 0.0)
-    order = ['Conv', 'PConv', 'PWConv', 'GConv', 'DWConv', 'linear', 'attention', 'norm', 'activation']
-    return {kind: found[kind] for kind in [*order, *(kind for kind in found if kind not in order)] if kind in found}
+    return {kind: found[kind] for kind in [*_ORDER, *sorted(found.keys() - {*_ORDER})] if kind in found}
 
 
 def _colour(kind: str) -> str:

@@ -31,7 +31,10 @@ QUOTED = 'quoted, not measured'
 
 
 def caption_of(
-    report: Report, shown: list[tuple[Model, list[str]]], taken: list[Measurement | Roofline], quoted: str = ''
+    report: Report,
+    shown: list[tuple[Model, list[str]]],
+    taken: list[Measurement | Roofline],
+    quoted: Sequence[str] = (),
 ) -> str:
     """Say what the numbers of a picture rest on: the measurements if there are any, the models and all labels.
 
@@ -39,20 +42,24 @@ def caption_of(
         report (Report): The run.
         shown (list): Models, each with its labels.
         taken (list): What was measured.
-        quoted (str): What was quoted, and from where.
+        quoted (Sequence[str]): What was quoted, see :func:`quoted_from`.
     """
-    return _wrapped([*_facts(report, taken), *_labels(shown), quoted])
+    return _wrapped([*_facts(report, taken), *_labels(shown), *quoted])
 
 
-def joined_caption(points: Sequence[tuple[Report, Model, Measurement | Roofline]], quoted: str = '') -> str:
+def joined_caption(points: Sequence[tuple[Report, Model, Measurement | Roofline]], quoted: Sequence[str] = ()) -> str:
     """Say the same of several runs: a line for each, the labels of all, and that runs were not measured in turn."""
     runs = {}
     for report, _, m in points:
         runs.setdefault(id(report), (report, []))[1].append(m)
     lines = [fact for report, taken in runs.values() for fact in _facts(report, taken)]
-    lines += _labels([(model, model.labels + getattr(m, 'labels', [])) for _, model, m in points])
+    shown = []
+    for _, model, m in points:
+        done = getattr(m, 'evaluation', None) or model.evaluation
+        shown.append((model, model.labels + getattr(m, 'labels', []) + (done.labels if done else [])))
+    lines += _labels(shown)
     lines += [f'{len(runs)} runs, which were not measured side by side'] if len(runs) > 1 else []
-    return _wrapped([*lines, quoted])
+    return _wrapped([*lines, *quoted])
 
 
 def _facts(report: Report, taken: Sequence[Measurement | Roofline]) -> list[str]:
@@ -74,19 +81,27 @@ def _labels(shown: list[tuple[Model, list[str]]]) -> list[str]:
         for label in labels:
             names.setdefault(label, {})[model.name] = None
     for label, of in names.items():
-        some = ', '.join(list(of)[:4]) + (f' and {len(of) - 4} more' if len(of) > 4 else '')
-        lines.append(label if set(of) == everybody else f'{label} ({some})')
+        lines.append(label if set(of) == everybody else f'{label} ({_some(list(of), 4)})')
     return lines
 
 
+def _some(texts: Sequence[str], most: int) -> str:
+    return ', '.join(texts[:most]) + (f' and {len(texts) - most} more' if len(texts) > most else '')
+
+
 def _wrapped(lines: list[str]) -> str:
-    return '\n'.join('\n'.join(textwrap.wrap(line, 128)) for line in lines if line)
+    return '\n'.join('\n'.join(textwrap.wrap(line, 128)) for line in lines)
 
 
-def quoted_from(what: str, rows: Sequence[Published | None]) -> str:
-    """Say where quoted figures are from; nothing where there are none."""
-    sources = ', '.join(dict.fromkeys(row.source for row in rows if row and row.source))
-    return f'{what}: quoted from {sources}, not measured here' if sources else ''
+def quoted_from(what: str, rows: Sequence[Published | None]) -> list[str]:
+    """Say where quoted figures are from, and what there is to know of them; nothing where there are none."""
+    rows, notes = [row for row in rows if row and row.source], {}
+    for row in rows:
+        if row.note:
+            notes.setdefault(row.note, []).append(row.network or row.backbone)
+    sources = list(dict.fromkeys(row.source for row in rows))
+    lines = [f'{what}: quoted from {_some(sources, 2)}, not measured here'] if rows else []
+    return lines + [f'quoted: {note} ({_some(names, 8)})' for note, names in notes.items()]
 
 
 def new_figure(height: float, caption: str) -> Figure:
@@ -105,11 +120,11 @@ def colour_of(name: str, other: str = GREY) -> str:
     return RED if 'fasternet' in name.lower() else other
 
 
-def log_axis(axis: Axes, values: Sequence[float], which: str = 'x') -> None:
+def log_axis(axis: Axes, values: Sequence[float], which: str = 'x', dense: bool = True) -> None:
     """Make an axis logarithmic, with plain numbers, and wide enough for the names beside the values."""
     one = getattr(axis, f'{which}axis')
     getattr(axis, f'set_{which}scale')('log')
-    one.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    one.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if dense else (1, 2, 5)))
     one.set_major_formatter(StrMethodFormatter('{x:g}'))
     one.set_minor_formatter(NullFormatter())
     getattr(axis, f'set_{which}lim')(min(values) / 1.3, max(values) * 1.3)

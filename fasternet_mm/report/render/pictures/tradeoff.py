@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from ...schema import Published, Report
 from ..tables import measured_accuracy
 from .style import INK, QUOTED, RED, colour_of, joined_caption, label_points, log_axis, new_figure, quoted_from
-from .ways import Point, published_rows, ways
+from .ways import Point, name_of, published_rows, ways
 
 
 class _Panel(NamedTuple):
@@ -39,7 +39,7 @@ def figure7(reports: Sequence[Report], with_paper: bool = False) -> Figure | Non
 
 def _figure(reports: Sequence[Report], with_paper: bool, near: bool) -> Figure | None:
     groups, rows = ways(reports), published_rows(reports)
-    shown, panels, left_out = [], [], False
+    shown, panels = [], []
     for way, points in groups.items():
         sizes = sorted({point.m.batch_size for point in points})
         for size in dict.fromkeys((sizes[0], sizes[-1])):
@@ -60,10 +60,15 @@ def _figure(reports: Sequence[Report], with_paper: bool, near: bool) -> Figure |
         if not left_out or not panels:
             return None
     quoted = [row for row in rows if row.top1]
-    caption = joined_caption(shown, quoted_from('hollow circles: top-1; squares: both', quoted))
+    what = 'top-1, and all that squares show' if with_paper else 'top-1'
+    caption = joined_caption(shown, quoted_from(what, quoted))
     figure = new_figure(sum(4.0 if len(panel.points) < 15 else 5.2 for panel in panels), caption)
-    for axis, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels):
-        _draw(figure, axis, panel)
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axis, panel in zip(axes, panels):
+        _draw(axis, panel)
+    figure.draw_without_rendering()  # places the axes, for the labels go by pixels
+    for axis, panel in zip(axes, panels):
+        label_points(figure, axis, panel.points)
     return figure
 
 
@@ -74,7 +79,7 @@ def _valued(points: list[Point], latency: bool) -> list[tuple[float, float, str,
         quoted = top1 is None
         top1 = getattr(model.published, 'top1', None) if quoted else top1
         if top1 is not None:
-            found.append((m.latency_ms.p50 if latency else m.throughput, top1, model.name, quoted))
+            found.append((m.latency_ms.p50 if latency else m.throughput, top1, name_of(model), quoted))
     return sorted(found)
 
 
@@ -95,7 +100,7 @@ def _near(panel: _Panel) -> _Panel:
     return panel._replace(points=[p for p in panel.points if p[1] >= lowest and low <= p[0] <= high])
 
 
-def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
+def _draw(axis: Axes, panel: _Panel) -> None:
     ours = [p for p in panel.points if colour_of(p[2]) == RED]
     axis.plot([p[0] for p in ours], [p[1] for p in ours], color=RED, linewidth=1.2, zorder=2)
     for x, y, name, quoted in panel.points:
@@ -104,7 +109,7 @@ def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
     log_axis(axis, [p[0] for p in panel.points])
     axis.margins(y=0.15)
     axis.grid()
-    axis.set_title(panel.title)
+    axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel('p50 latency, ms (log scale)' if panel.latency else 'images a second (log scale)')
     axis.set_ylabel('top-1 (%)')
     texts = {True: f'top-1 {QUOTED}', False: 'top-1 evaluated here'}
@@ -113,6 +118,4 @@ def _draw(figure: Figure, axis: Axes, panel: _Panel) -> None:
         Line2D([], [], markerfacecolor='white' if quoted else INK, label=texts[quoted], **style)
         for quoted in sorted({p[3] for p in panel.points})
     ]
-    axis.legend(handles=handles, loc='lower right', bbox_to_anchor=(1, 0.99), ncols=2, handletextpad=0.1)
-    figure.draw_without_rendering()  # places the axes, for the labels go by pixels
-    label_points(figure, axis, panel.points)
+    axis.legend(handles=handles, loc='lower right' if panel.latency else 'lower left', handletextpad=0.1)

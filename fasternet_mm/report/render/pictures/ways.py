@@ -16,7 +16,7 @@ class Point(NamedTuple):
 
 
 def ways(reports: Sequence[Report]) -> dict[str, list[Point]]:
-    """Return the measurements of whole classifiers by device, threads, mode and dtype.
+    """Return the measurements of whole classifiers by device, threads, mode, dtype and memory format.
 
     Of one network in one batch size the newest stands. Ways in which a single network ran are left out.
     """
@@ -32,7 +32,13 @@ def ways(reports: Sequence[Report]) -> dict[str, list[Point]]:
 
 def _way(report: Report, m: Measurement) -> str:
     threads = f', {m.threads} thread{"s" if m.threads > 1 else ""}' if m.device == 'cpu' else ''
-    return f'{device_name(report, m.device)}{threads}, {m.mode} {m.dtype}'
+    memory = ', channels-last' if m.channels_last else ''
+    return f'{device_name(report, m.device)}{threads}, {m.mode} {m.dtype}{memory}'
+
+
+def name_of(model: Model) -> str:
+    """Return a network's published name, where it has one."""
+    return (model.published and model.published.network) or model.name
 
 
 def published_rows(reports: Sequence[Report]) -> list[Published]:
