@@ -52,7 +52,7 @@ def joined_caption(points: Sequence[tuple[Report, Model, Measurement | Roofline]
     runs = {}
     for report, _, m in points:
         runs.setdefault(id(report), (report, []))[1].append(m)
-    lines = [fact for report, taken in runs.values() for fact in _facts(report, taken)]
+    lines = list(dict.fromkeys(fact for report, taken in runs.values() for fact in _facts(report, taken)))
     shown = []
     for _, model, m in points:
         done = getattr(m, 'evaluation', None) or model.evaluation
@@ -113,6 +113,11 @@ def new_figure(height: float, caption: str) -> Figure:
     figure.get_layout_engine().set(rect=(0, share, 1, 1 - share), w_pad=0.1, h_pad=0.08)
     figure.text(0.012, 0.06 / (height + below), caption, fontsize=7.5, color=INK, va='bottom', linespacing=1.4)
     return figure
+
+
+def height_for(points: int) -> float:
+    """Return the inches that an axis needs for the names beside so many points."""
+    return 3.6 + 0.06 * points
 
 
 def colour_of(name: str, other: str = GREY) -> str:
