@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..render.tables import number
-from .claim import Claim, Finding, verdict_at_least, verdict_if
+from .claim import Claim, Finding, nobody, verdict_at_least, verdict_if
 from .evidence import Evidence, Run, Times
 from .quoted import QUOTED
 
@@ -211,6 +211,8 @@ CLAIMS = [
           _printed_flops, '', notes=('cut',)),
     Claim('section 3.1, eq. 2, 3', "A DWConv widened to make up for its accuracy accesses more memory than a Conv",
           "2hwc' > 2hwc, c' = 6c in inverted residual blocks", _widened, '', notes=('weights',)),
+    Claim('section 3.1', 'A DWConv and a PWConv cannot simply replace a Conv: accuracy drops', 'no figure', nobody,
+          'ImageNet, and a training of each: `python tools/train.py CONFIG`', testable=False),
     Claim('section 3.2, eq. 4', 'PConv at r = 1/4 has 1/16 of the FLOPs of a Conv', '1/16', _sixteenth, ''),
     Claim('section 3.2, eq. 5', "PConv at r = 1/4 accesses 1/4 of a Conv's memory", '1/4', _quarter, '',
           notes=('weights',)),

@@ -163,7 +163,7 @@ def label_points(figure: Figure, axis: Axes, points: list[tuple], others: Sequen
         for one in tried:
             if one is not best:
                 one[2].remove()
-        taken.append(best[3])
+        taken.append(best[3].padded(4, 0))
 
 
 def _area(box: Bbox | None) -> float:
