@@ -94,11 +94,8 @@ def _t_shaped(evidence: Evidence) -> list[Finding]:
 
 
 def _runs(evidence: Evidence) -> list[Run]:
-    """Return the runs that have the four operators at all four sizes: batch 1, on a GPU the largest batch."""
-    names = [f'{operator} {c}x{size}' for operator in _OPERATORS for c, size in _SIZES]
-    runs = evidence.runs('operator', *names, batch='smallest') + evidence.runs('operator', *names, batch='largest')
-    unique = {(run.where, run.how): run for run in runs if (run.device == 'GPU') == (run.first.batch_size > 1)}
-    return list(unique.values())
+    """Return the runs that have the four operators at all four sizes."""
+    return evidence.runs('operator', *(f'{operator} {c}x{size}' for operator in _OPERATORS for c, size in _SIZES))
 
 
 def _speeds(run: Run, operator: str) -> list[float]:
