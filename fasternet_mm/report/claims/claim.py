@@ -29,6 +29,9 @@ class Finding(NamedTuple):
         return cls(text, verdict, run.where, run.path, run.report.created[:10], run.how)
 
 
+Find = Callable[[Evidence], list[Finding]]
+
+
 @dataclass(frozen=True)
 class Claim:
     """Hold a claim, the paper's figure, and how its verdict is computed."""
@@ -36,7 +39,7 @@ class Claim:
     place: str  # section, table or figure
     text: str
     paper: str
-    find: Callable[[Evidence], list[Finding]]
+    find: Find
     needs: str  # what it takes where nothing is found: the command that measures it
     testable: bool = True  # whether such a command is enough, without data or devices that are not here
     notes: tuple[str, ...] = ()  # keys of the page's footnotes
@@ -56,9 +59,7 @@ def verdict_if(holds: bool) -> str:
     return HOLDS if holds else FAILS
 
 
-def faster(
-    a: str, b: str, paper: Mapping[str, float], scope: str = 'classifier'
-) -> Callable[[Evidence], list[Finding]]:
+def faster(a: str, b: str, paper: Mapping[str, float], scope: str = 'classifier') -> Find:
     """Return what looks how many times as fast `a` is as `b`, by :func:`verdict_at_least`.
 
     Args:

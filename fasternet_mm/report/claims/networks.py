@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from .claim import Claim, Finding, faster, verdict_if
+from .claim import Claim, Find, Finding, faster, verdict_if
 from .evidence import Evidence, Run
 from .quoted import QUOTED, TABLE3
 
@@ -126,7 +126,7 @@ def _same_order(evidence: Evidence) -> list[Finding]:
     return found
 
 
-def _counts(params: Mapping[str, float], gflops: Mapping[str, float]) -> Callable[[Evidence], list[Finding]]:
+def _counts(params: Mapping[str, float], gflops: Mapping[str, float]) -> Find:
     """Hold if parameters and multiply-adds are the paper's within 2 %, or by its rounding."""
 
     def find(evidence: Evidence) -> list[Finding]:
@@ -152,7 +152,7 @@ def _counts(params: Mapping[str, float], gflops: Mapping[str, float]) -> Callabl
     return find
 
 
-def _accuracy(a: str, b: str, least: float) -> Callable[[Evidence], list[Finding]]:
+def _accuracy(a: str, b: str, least: float) -> Find:
     """Hold if top-1 evaluated on all of ImageNet's validation images differs so much, to its printed digit."""
 
     def find(evidence: Evidence) -> list[Finding]:

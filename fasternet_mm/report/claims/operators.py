@@ -1,12 +1,12 @@
 """Claims on operators: sections 3.1 to 3.4, table 1, and what the equations say exactly."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..render.tables import number
-from .claim import Claim, Finding, nobody, verdict_at_least, verdict_if
+from .claim import Claim, Find, Finding, nobody, verdict_at_least, verdict_if
 from .evidence import Evidence, Run, Times
 from .quoted import QUOTED
 
@@ -122,16 +122,15 @@ def _mean_ratio(run: Run, a: str, b: str, sizes: tuple[slice, slice] = (slice(4)
     return Times(float(means[0] / means[1]), low, high)
 
 
-def _mean_speed(a: str, b: str, paper: dict[str, float], device: str | None = None) -> Callable:
+def _mean_speed(a: str, b: str, paper: Mapping[str, float]) -> Find:
     """Judge how many times as many multiply-adds a second `a` does as `b`, in the mean of the sizes, as the paper."""
 
     def find(evidence: Evidence) -> list[Finding]:
         found = []
         for run in _runs(evidence):
-            if device in (None, run.device):
-                times = _mean_ratio(run, a, b)
-                text = f'{times} times: {number(np.mean(_speeds(run, a)))} and {number(np.mean(_speeds(run, b)))} G/s'
-                found.append(Finding.of(run, text, verdict_at_least(times, paper[run.device])))
+            times = _mean_ratio(run, a, b)
+            text = f'{times} times: {number(np.mean(_speeds(run, a)))} and {number(np.mean(_speeds(run, b)))} G/s'
+            found.append(Finding.of(run, text, verdict_at_least(times, paper[run.device])))
         return found
 
     return find
@@ -148,7 +147,7 @@ def _highest(evidence: Evidence) -> list[Finding]:
     return found
 
 
-def _faster_at_all_sizes(a: str, b: str) -> Callable:
+def _faster_at_all_sizes(a: str, b: str) -> Find:
     """Judge whether `a` takes less time than `b` at every size, beyond the noise."""
 
     def find(evidence: Evidence) -> list[Finding]:
