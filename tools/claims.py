@@ -1,5 +1,10 @@
 """Write down, claim by claim, what the paper says, what reports and studies found, and whether it holds."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends it at once, without a traceback
+
 import argparse
 from pathlib import Path
 
@@ -7,7 +12,7 @@ import fasternet_mm  # noqa: F401  first: on mmcv-lite nothing of mmdet imports 
 
 # isort: split
 from fasternet_mm.engine.cli import command_line
-from fasternet_mm.files import AtomicLocalBackend
+from fasternet_mm.files import AtomicLocalBackend, require_output
 from fasternet_mm.report.claims import claims_page, load_evidence
 
 
@@ -21,6 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    require_output(args.out, '--out')
     page = claims_page(load_evidence(args.sources), args.out)
     AtomicLocalBackend().put_text(page, args.out)
     print(f'written to {args.out}')

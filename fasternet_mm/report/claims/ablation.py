@@ -1,26 +1,10 @@
 """Claims on the parts of a FasterNet: sections 3.4 and 4.5, table 5."""
 
-from collections.abc import Callable, Mapping
-
-from .claim import Claim, Finding, nobody, verdict_at_least, verdict_if
+from .claim import Claim, Finding, faster, nobody, verdict_if
 from .evidence import Evidence
 
 _TABLE5 = 'python tools/report.py --suite table5 --no-eval --threads 1 --batch-size 1 --out table5'
 _TRAINING = "300 epochs on ImageNet for each: `tools/train.py` takes a config with the suite's arch dict"
-
-
-def _beside(a: str, b: str, paper: Mapping[str, float]) -> Callable[[Evidence], list[Finding]]:
-    """Judge how many times as fast `a` is as `b`, by the paper's figure for the kind of device."""
-
-    def find(evidence: Evidence) -> list[Finding]:
-        found = []
-        for run in evidence.runs('classifier', a, b):
-            times = run.times(b, a)
-            verdict = verdict_at_least(times, paper[run.device])
-            found.append(Finding.of(run, f'{times} times as fast', verdict))
-        return found
-
-    return find
 
 
 def _quarter_is_fastest(evidence: Evidence) -> list[Finding]:
@@ -40,12 +24,12 @@ CLAIMS = [
     Claim('section 4.5, table 5', 'r = 1/4 is more accurate than 1/2 and 1/8', '71.9 %; 71.7, 71.3', nobody, _TRAINING,
           testable=False),
     Claim('section 3.4, 4.5', 'BN, merged into the convolutions, is faster than LN',
-          'GPU 1.23, CPU 1.16, ARM 1.11 times', _beside('T0', 'T0 LN', dict(GPU=1.23, CPU=1.16, ARM=1.11)), _TABLE5),
+          'GPU 1.23, CPU 1.16, ARM 1.11 times', faster('T0', 'T0 LN', dict(GPU=1.23, CPU=1.16, ARM=1.11)), _TABLE5),
     Claim('section 3.4, 4.5', 'BN is as effective as LN', '71.9 % both', nobody, _TRAINING, testable=False),
     Claim('section 4.5, table 5', 'At equal width ReLU is faster than GELU: T0', 'GPU 1.02, CPU 1.12, ARM 1.25 times',
-          _beside('T0 ReLU', 'T0', dict(GPU=1.02, CPU=1.12, ARM=1.25)), _TABLE5),
+          faster('T0 ReLU', 'T0', dict(GPU=1.02, CPU=1.12, ARM=1.25)), _TABLE5),
     Claim('section 4.5, table 5', 'At equal width ReLU is faster than GELU: T2', 'GPU 1.00, CPU 1.06, ARM 1.12 times',
-          _beside('T2', 'T2 GELU', dict(GPU=1.003, CPU=1.06, ARM=1.12)), _TABLE5),
+          faster('T2', 'T2 GELU', dict(GPU=1.003, CPU=1.06, ARM=1.12)), _TABLE5),
     Claim('section 3.4, 4.5', 'GELU suits T0 and T1, ReLU the larger variants',
           'T0 71.9 and 71.3 %, T2 78.7 and 78.9 %', nobody, _TRAINING, testable=False),
     Claim('section 3.4', 'Norms and activations after each middle PWConv alone keep features diverse and latency low',

@@ -126,20 +126,14 @@ class Evidence:
     reports: list[tuple[Path, Report]]
     studies: list[tuple[Path, dict]]
 
-    def runs(
-        self, scope: str, *names: str, batch: str = 'smallest', enough: Callable[[Run], bool] = lambda run: True
-    ) -> list[Run]:
-        """Return the newest run of each way that has all networks named, and enough of others.
+    def runs(self, scope: str, *names: str, enough: Callable[[Run], bool] = lambda run: True) -> list[Run]:
+        """Return the newest run of each way that has all networks named, and that is `enough`.
 
-        Args:
-            scope (str): Of the measurements.
-            names (str): Of networks.
-            batch (str): 'smallest' or 'largest', of the report's batch sizes.
-            enough (Callable): Says whether a run will do.
+        As in the paper, a GPU's is in the largest batch size of the report, and others' in the smallest.
         """
         newest = {}
         for path, report in self.reports:
-            for run in _runs(path, report, scope, batch):
+            for run in _runs(path, report, scope):
                 if all(name in run.rows for name in names) and enough(run):
                     newest[run.where, run.how] = run
         return list(newest.values())
@@ -154,19 +148,18 @@ def trained(study: dict) -> bool:
     return not any('random weights' in label for label in study['labels'])
 
 
-def _runs(path: Path, report: Report, scope: str, batch: str) -> Iterator[Run]:
-    found = {}
+def _runs(path: Path, report: Report, scope: str) -> Iterator[Run]:
+    found, wanted = {}, {}
     for model in report.models:
         published = model.published
         name = (published and (published.network or published.backbone)) or model.name
         for m in model.measurements:
             if m.scope == scope and m.latency_ms:
-                key = m.mode, m.dtype, m.device, m.threads, m.channels_last, m.batch_size
-                found.setdefault(key, Run(path, report, m)).rows.setdefault(name, (model, m))
-    wanted = {}
-    for *way, size in found:
-        wanted[*way] = (min if batch == 'smallest' else max)(size, wanted.get((*way,), size))
-    return (run for key, run in found.items() if wanted[key[:-1]] == key[-1])
+                way = m.mode, m.dtype, m.device, m.threads, m.channels_last
+                found.setdefault((way, m.batch_size), Run(path, report, m)).rows.setdefault(name, (model, m))
+                better = max if m.device.startswith('cuda') else min
+                wanted[way] = better(m.batch_size, wanted.get(way, m.batch_size))
+    return (run for (way, size), run in found.items() if wanted[way] == size)
 
 
 def load_evidence(sources: Sequence[str | Path]) -> Evidence:

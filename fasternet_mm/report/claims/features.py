@@ -1,10 +1,10 @@
 """Claims on features and filters: table 2, figures 3 and 6, from studies of trained networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
-from .claim import Claim, Finding, verdict_if
+from .claim import Claim, Find, Finding, verdict_if
 from .evidence import Evidence
 
 _STUDY = 'python tools/study.py {} torchvision://{} --images DIR --out {}'
@@ -60,7 +60,7 @@ def _substitutes(study: dict) -> Iterator[dict[str, dict]]:
         yield {one['name']: one for one in layer['substitutes']}
 
 
-def _lowest_error(fit: str) -> Callable[[Evidence], list[Finding]]:
+def _lowest_error(fit: str) -> Find:
     """Judge whether PConv + PWConv has the lowest test error in the mean of the layers, by one kind of fit."""
 
     def find(evidence: Evidence) -> list[Finding]:

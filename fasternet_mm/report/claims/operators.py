@@ -1,12 +1,12 @@
 """Claims on operators: sections 3.1 to 3.4, table 1, and what the equations say exactly."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..render.tables import number
-from .claim import Claim, Finding, verdict_at_least, verdict_if
+from .claim import Claim, Find, Finding, nobody, verdict_at_least, verdict_if
 from .evidence import Evidence, Run, Times
 from .quoted import QUOTED
 
@@ -94,11 +94,8 @@ def _t_shaped(evidence: Evidence) -> list[Finding]:
 
 
 def _runs(evidence: Evidence) -> list[Run]:
-    """Return the runs that have the four operators at all four sizes: batch 1, on a GPU the largest batch."""
-    names = [f'{operator} {c}x{size}' for operator in _OPERATORS for c, size in _SIZES]
-    runs = evidence.runs('operator', *names, batch='smallest') + evidence.runs('operator', *names, batch='largest')
-    unique = {(run.where, run.how): run for run in runs if (run.device == 'GPU') == (run.first.batch_size > 1)}
-    return list(unique.values())
+    """Return the runs that have the four operators at all four sizes."""
+    return evidence.runs('operator', *(f'{operator} {c}x{size}' for operator in _OPERATORS for c, size in _SIZES))
 
 
 def _speeds(run: Run, operator: str) -> list[float]:
@@ -125,16 +122,15 @@ def _mean_ratio(run: Run, a: str, b: str, sizes: tuple[slice, slice] = (slice(4)
     return Times(float(means[0] / means[1]), low, high)
 
 
-def _mean_speed(a: str, b: str, paper: dict[str, float], device: str | None = None) -> Callable:
+def _mean_speed(a: str, b: str, paper: Mapping[str, float]) -> Find:
     """Judge how many times as many multiply-adds a second `a` does as `b`, in the mean of the sizes, as the paper."""
 
     def find(evidence: Evidence) -> list[Finding]:
         found = []
         for run in _runs(evidence):
-            if device in (None, run.device):
-                times = _mean_ratio(run, a, b)
-                text = f'{times} times: {number(np.mean(_speeds(run, a)))} and {number(np.mean(_speeds(run, b)))} G/s'
-                found.append(Finding.of(run, text, verdict_at_least(times, paper[run.device])))
+            times = _mean_ratio(run, a, b)
+            text = f'{times} times: {number(np.mean(_speeds(run, a)))} and {number(np.mean(_speeds(run, b)))} G/s'
+            found.append(Finding.of(run, text, verdict_at_least(times, paper[run.device])))
         return found
 
     return find
@@ -151,7 +147,7 @@ def _highest(evidence: Evidence) -> list[Finding]:
     return found
 
 
-def _faster_at_all_sizes(a: str, b: str) -> Callable:
+def _faster_at_all_sizes(a: str, b: str) -> Find:
     """Judge whether `a` takes less time than `b` at every size, beyond the noise."""
 
     def find(evidence: Evidence) -> list[Finding]:
@@ -211,6 +207,8 @@ CLAIMS = [
           _printed_flops, '', notes=('cut',)),
     Claim('section 3.1, eq. 2, 3', "A DWConv widened to make up for its accuracy accesses more memory than a Conv",
           "2hwc' > 2hwc, c' = 6c in inverted residual blocks", _widened, '', notes=('weights',)),
+    Claim('section 3.1', 'A DWConv and a PWConv cannot simply replace a Conv: accuracy drops', 'no figure', nobody,
+          'ImageNet, and a training of each: `python tools/train.py CONFIG`', testable=False),
     Claim('section 3.2, eq. 4', 'PConv at r = 1/4 has 1/16 of the FLOPs of a Conv', '1/16', _sixteenth, ''),
     Claim('section 3.2, eq. 5', "PConv at r = 1/4 accesses 1/4 of a Conv's memory", '1/4', _quarter, '',
           notes=('weights',)),

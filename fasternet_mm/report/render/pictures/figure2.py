@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ...schema import Report
-from .style import INK, RED, colour_of, joined_caption, label_points, log_axis, new_figure, quoted_from
+from .style import INK, RED, colour_of, height_for, joined_caption, label_points, log_axis, new_figure, quoted_from
 from .ways import Point, name_of, published_rows, ways
 
 _Named = tuple[float, float, str]  # 10^9 multiply-adds, their number in a second or ms, and the network
@@ -26,7 +26,8 @@ def figure2(reports: Sequence[Report]) -> Figure | None:
         return None
     rows = [row for row in published_rows(reports) if row.gflops and row.cpu_ms]
     taken = [point for points in groups.values() for point in points]
-    figure = new_figure(9.8 * len(groups), joined_caption(taken, quoted_from('hollow squares', rows)))
+    height = sum(2 * height_for(len(points)) for points in groups.values())
+    figure = new_figure(height, joined_caption(taken, quoted_from('hollow squares', rows)))
     axes, drawn = figure.subplots(2 * len(groups), squeeze=False)[:, 0], []
     for (way, points), speeds, times in zip(groups.items(), axes[::2], axes[1::2]):
         here = [(_billions(p), p.m.latency_ms.p50 / p.m.batch_size, name_of(p.model)) for p in points]

@@ -52,7 +52,7 @@ def joined_caption(points: Sequence[tuple[Report, Model, Measurement | Roofline]
     runs = {}
     for report, _, m in points:
         runs.setdefault(id(report), (report, []))[1].append(m)
-    lines = [fact for report, taken in runs.values() for fact in _facts(report, taken)]
+    lines = list(dict.fromkeys(fact for report, taken in runs.values() for fact in _facts(report, taken)))
     shown = []
     for _, model, m in points:
         done = getattr(m, 'evaluation', None) or model.evaluation
@@ -115,6 +115,11 @@ def new_figure(height: float, caption: str) -> Figure:
     return figure
 
 
+def height_for(points: int) -> float:
+    """Return the inches that an axis needs for the names beside so many points."""
+    return 3.6 + 0.06 * points
+
+
 def colour_of(name: str, other: str = GREY) -> str:
     """Return red for a FasterNet."""
     return RED if 'fasternet' in name.lower() else other
@@ -158,7 +163,7 @@ def label_points(figure: Figure, axis: Axes, points: list[tuple], others: Sequen
         for one in tried:
             if one is not best:
                 one[2].remove()
-        taken.append(best[3])
+        taken.append(best[3].padded(4, 0))
 
 
 def _area(box: Bbox | None) -> float:

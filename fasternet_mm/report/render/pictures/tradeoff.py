@@ -9,7 +9,18 @@ from matplotlib.lines import Line2D
 
 from ...schema import Published, Report
 from ..tables import measured_accuracy
-from .style import INK, QUOTED, RED, colour_of, joined_caption, label_points, log_axis, new_figure, quoted_from
+from .style import (
+    INK,
+    QUOTED,
+    RED,
+    colour_of,
+    height_for,
+    joined_caption,
+    label_points,
+    log_axis,
+    new_figure,
+    quoted_from,
+)
 from .ways import Point, name_of, published_rows, ways
 
 
@@ -59,10 +70,11 @@ def _figure(reports: Sequence[Report], with_paper: bool, near: bool) -> Figure |
         panels = [panel for panel in cut if len(panel.points) > 1]
         if not left_out or not panels:
             return None
-    quoted = [row for row in rows if row.top1]
+    names = {name for panel in panels for _, _, name, quoted in panel.points if quoted}
+    quoted = [row for row in rows if row.network in names]
     what = 'top-1, and all that squares show' if with_paper else 'top-1'
     caption = joined_caption(shown, quoted_from(what, quoted))
-    figure = new_figure(sum(4.0 if len(panel.points) < 15 else 5.2 for panel in panels), caption)
+    figure = new_figure(sum(height_for(len(panel.points)) for panel in panels), caption)
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels):
         _draw(axis, panel)
