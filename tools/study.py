@@ -24,7 +24,7 @@ from fasternet_mm.study.markdown import markdown
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     studies = parser.add_subparsers(dest='study', required=True, metavar='STUDY')
 
     def add_study(name: str, help: str, needs_images: bool = True) -> argparse.ArgumentParser:
@@ -50,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_study('salient', 'where 3x3 filters are largest: figure 6', needs_images=False)
     one = add_study('redundancy', 'how much feature maps repeat one another: figure 3, and numbers')
     one.add_argument('--layers', nargs='+', metavar='NAME', help=f'layers that take one map {first_of_each}')
+    parser.epilog = '\n'.join(one.format_usage() for one in studies.choices.values())
     return parser.parse_args(argv)
 
 
