@@ -29,7 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     def add_study(name: str, help: str, needs_images: bool = True) -> argparse.ArgumentParser:
         one = studies.add_parser(name, help=help, description=help)
-        one.add_argument('model', metavar='MODEL', help='config of mmdet or mmpretrain, timm://NAME, torchvision://NAME')
+        one.add_argument(
+            'model', metavar='MODEL', help='config of mmdet or mmpretrain, timm://NAME, torchvision://NAME'
+        )
         checkpoint_help = 'file, URL or name (default: what timm and torchvision publish)'
         one.add_argument('checkpoint', nargs='?', metavar='CKPT', help=checkpoint_help)
         images_help = 'folder of pictures, searched with those below it' if needs_images else 'not looked at'

@@ -68,7 +68,9 @@ def _layer_block(layer: ApproximatedLayer) -> Block:
     ways = [f'{what}, {way}' for way in ('optimum', 'Adam') for what in ('train error', 'test error', 'to PConv')]
     channels, size = (' x '.join(map(str, pair)) for pair in (layer.channels, layer.size))
     counts = ', '.join(f'{layer.rows[part]} pixels of {layer.images[part]} images ({part})' for part in layer.rows)
-    told = f'{channels} channels, {size} pixels out, stride {layer.stride}; variance {number(layer.variance)}; {counts}.'
+    told = (
+        f'{channels} channels, {size} pixels out, stride {layer.stride}; variance {number(layer.variance)}; {counts}.'
+    )
     columns = ['substitute', *ways, 'parameters', 'multiply-adds (M)', 'ms']
     return Block(layer.name, columns, rows, [told, *layer.labels, *notes])
 

@@ -185,9 +185,7 @@ class GroupedPointwise(Substitute):
         )
 
     def layer(self) -> nn.Module:
-        grouped = nn.Conv2d(
-            self.in_channels, self.in_channels, 3, self.stride, 1, groups=self.groups, bias=False
-        )
+        grouped = nn.Conv2d(self.in_channels, self.in_channels, 3, self.stride, 1, groups=self.groups, bias=False)
         grouped.weight.data.copy_(self.grouped.reshape(grouped.weight.shape))
         pointwise = nn.Conv2d(self.in_channels, self.out_channels, 1)
         pointwise.weight.data.copy_(self.pointwise[..., None, None])
@@ -218,9 +216,9 @@ class Alternated:
     def solve_pointwise(self) -> None:
         """Take the best pointwise weights for the filters, all at once."""
         between = torch.cat([self.filters[group] @ self.seen(group) for group in range(self.groups)])
-        cross = torch.cat([
-            filters @ part for filters, part in zip(self.filters, self.moments.cross.split(self.features))
-        ])
+        cross = torch.cat(
+            [filters @ part for filters, part in zip(self.filters, self.moments.cross.split(self.features))]
+        )
         self.pointwise = solved(between, cross).T
         explained = 2 * (self.pointwise.T * cross).sum() - ((self.pointwise @ between) * self.pointwise).sum()
         self.history.append((self.moments.outputs - explained).clamp(min=0))

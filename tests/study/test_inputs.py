@@ -116,7 +116,9 @@ def test_without_network_the_file_to_give_is_named(monkeypatch, tmp_path):
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setattr('fasternet_mm.checkpoint.loading.urlopen', unreachable)
-    with pytest.raises(CheckpointError, match='no route to host.*download https://download.pytorch.org/.*resnet18') as e:
+    with pytest.raises(
+        CheckpointError, match='no route to host.*download https://download.pytorch.org/.*resnet18'
+    ) as e:
         build('torchvision://resnet18')
     assert '\n' not in str(e.value)
     monkeypatch.setattr('timm.models._builder.load_pretrained', unreachable)
