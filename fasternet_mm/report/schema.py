@@ -336,22 +336,27 @@ def from_json(data: object, source: str) -> Report:
     if schema != SCHEMA:
         raise UserError(f'{source} has schema {schema!r}, not {SCHEMA!r}; measure again with this tools/report.py')
     try:
-        return _read(Report, data, 'report')
+        return read(Report, data, 'report')
     except UserError as error:
         raise UserError(f'{source}: {error}; measure again with this tools/report.py') from error
 
 
-def _read(kind: Any, value: Any, place: str) -> Any:
+def read(kind: Any, value: Any, place: str) -> Any:
+    """Return a value of JSON as one of a dataclass, list, dict or scalar; `place` names it in errors.
+
+    Raises:
+        UserError: If it, or anything in it, is of another type, or a field is unknown or missing.
+    """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is UnionType:
-        return None if value is None else _read(inner[0], value, place)
+        return None if value is None else read(inner[0], value, place)
     typed = dataclasses.is_dataclass(kind)
     if not isinstance(value, dict if typed else (int, float) if kind is float else origin or kind):
         raise UserError(f'{place} is {value!r:.40}, expected {kind.__name__}')
     if origin is list:
-        return [_read(inner[0], one, f'{place}[{number}]') for number, one in enumerate(value)]
+        return [read(inner[0], one, f'{place}[{number}]') for number, one in enumerate(value)]
     if origin is dict:
-        return {key: _read(inner[1], one, f'{place}.{key}') for key, one in value.items()}
+        return {key: read(inner[1], one, f'{place}.{key}') for key, one in value.items()}
     return _read_fields(kind, value, place) if typed else value
 
 
@@ -362,7 +367,7 @@ def _read_fields(kind: type, value: dict, place: str) -> Any:
     optional = {one.name for one in dataclasses.fields(kind) if sparse and one.default is None}
     for name in sorted((value.keys() ^ known.keys()) - optional):
         raise UserError(f'{place} has {"an unknown" if name in value else "no"} field {name!r}')
-    return kind(**{name: _read(known[name], one, f'{place}.{name}') for name, one in value.items()})
+    return kind(**{name: read(known[name], one, f'{place}.{name}') for name, one in value.items()})
 
 
 def _earlier_comparison(value: dict) -> dict:
