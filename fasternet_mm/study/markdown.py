@@ -4,12 +4,13 @@ from dataclasses import asdict
 
 from ..report.render.markdown import escaped, rendered
 from ..report.render.tables import Block, Cell, flat, number, shown
-from .schema import ApproximatedLayer, Approximation, Fit, Redundancy, Salient, Study
+from .schema import ApproximatedLayer, Approximation, Features, Fit, Redundancy, Salient, Study
 
 _TITLES = dict(
     approximation='How near do cheap operators come to regular 3x3 convolutions?',
     salient='Where are 3x3 filters largest?',
     redundancy='How much do feature maps repeat one another?',
+    features='What does the network see?',
 )
 
 
@@ -68,7 +69,9 @@ def _layer_block(layer: ApproximatedLayer) -> Block:
     ways = [f'{what}, {way}' for way in ('optimum', 'Adam') for what in ('train error', 'test error', 'to PConv')]
     channels, size = (' x '.join(map(str, pair)) for pair in (layer.channels, layer.size))
     counts = ', '.join(f'{layer.rows[part]} pixels of {layer.images[part]} images ({part})' for part in layer.rows)
-    told = f'{channels} channels, {size} pixels out, stride {layer.stride}; variance {number(layer.variance)}; {counts}.'
+    told = (
+        f'{channels} channels, {size} pixels out, stride {layer.stride}; variance {number(layer.variance)}; {counts}.'
+    )
     columns = ['substitute', *ways, 'parameters', 'multiply-adds (M)', 'ms']
     return Block(layer.name, columns, rows, [told, *layer.labels, *notes])
 
@@ -109,4 +112,22 @@ def _redundancy(result: Redundancy) -> list[Block]:
     return [Block('By layer', columns, rows, [f'Images: {told}; the last column is of the test images.'])]
 
 
-_BLOCKS = dict(approximation=_approximation, salient=_salient, redundancy=_redundancy)
+def _features(result: Features) -> list[Block]:
+    columns = ['layer', 'method', 'channels, height, width', 'mean', 'of the map in boxes', 'of the picture', 'file']
+    blocks = []
+    for seen in result.pictures:
+        rows = []
+        for one in seen.maps:
+            shape, shares = ' x '.join(map(str, one.shape)), map(_percent, (one.inside, one.area))
+            rows.append(_cells(one.layer, one.method, shape, one.mean, *shares, one.file))
+        found = ', '.join(f'{one.name} {one.score:.2f}' for one in seen.found) or 'nothing'
+        remarks = [f'Found: {found}.', *([f'{seen.note}.'] if seen.note else [])]
+        blocks.append(Block(f'{seen.picture}, {seen.size[0]} x {seen.size[1]}', columns, rows, remarks))
+    return blocks
+
+
+def _percent(share: float | None) -> str:
+    return '-' if share is None else f'{number(100 * share)} %'
+
+
+_BLOCKS = dict(approximation=_approximation, salient=_salient, redundancy=_redundancy, features=_features)
