@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -202,23 +202,28 @@ def overlay(picture: np.ndarray, found: np.ndarray, visible: np.ndarray) -> np.n
     return np.where(visible[..., None], cv2.addWeighted(picture, 0.5, colours, 0.5, 0), picture)
 
 
-def draw(picture: np.ndarray, found: Sequence[Finding]) -> np.ndarray:
-    """Return a picture (H, W, 3), blue, green, red, with boxes, names and scores; without boxes, with a list."""
-    visualizer = Visualizer(image=picture[..., ::-1])
-    size = max(6, round(max(picture.shape) / 60))  # points
-    text = dict(font_sizes=size, bboxes=dict(facecolor='black', alpha=0.6, pad=1, edgecolor='none'))
+def annotator(found: Sequence[Finding], size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what draws boxes, names and scores, or without boxes a list, into pictures (H, W, 3) of this size."""
+    # what is drawn on black, and how much of what is below shows through
+    black, white = (_drawn(np.full((*size, 3), value, np.uint8), found).astype(np.float32) for value in (0, 255))
+    through = (white - black) / 255
+    return lambda picture: np.uint8((black + picture * through).round())
+
+
+def _drawn(picture: np.ndarray, found: Sequence[Finding]) -> np.ndarray:
+    visualizer, (height, width) = Visualizer(image=picture), picture.shape[:2]
+    side = max(height, width)
+    text = dict(font_sizes=max(6, round(side / 60)), colors='w')
+    text['bboxes'] = dict(facecolor='black', alpha=0.6, pad=1, edgecolor='none')
     boxes = np.array([one.box for one in found if one.box])
     if len(boxes):
-        height, width = picture.shape[:2]
-        boxes[:, 0::2], boxes[:, 1::2] = boxes[:, 0::2].clip(0, width - 1), boxes[:, 1::2].clip(0, height - 1)
-        widths = [max(1, max(picture.shape) / 400) * (2 if one.target else 1) for one in found]
+        boxes = boxes.clip(0, [width - 1, height - 1] * 2)
+        widths = [max(1, side / 400) * (2 if one.target else 1) for one in found]
         visualizer.draw_bboxes(boxes, 'w', line_widths=widths, alpha=1)
-        names = [f'{one.name} {one.score:.2f}' for one in found]
-        visualizer.draw_texts(names, boxes[:, :2], colors='w', **text)
+        visualizer.draw_texts([f'{one.name} {one.score:.2f}' for one in found], boxes[:, :2], **text)
     elif found:
-        lines = '\n'.join(f'{one.score:.2f} {one.name}' for one in found)
-        visualizer.draw_texts(lines, np.array([4, 4]), colors='w', **text)
-    return np.ascontiguousarray(visualizer.get_image()[..., ::-1])
+        visualizer.draw_texts('\n'.join(f'{one.score:.2f} {one.name}' for one in found), np.array([4, 4]), **text)
+    return visualizer.get_image()
 
 
 def grid(rows: dict[str, dict[str, np.ndarray]], title: str) -> bytes:
@@ -351,19 +356,19 @@ def _look(
         found, number = evidence(subject, inputs, samples, label, threshold, gradients)
     outputs = outputs_of(seen, layers, shape)
     slopes = _slopes(number, outputs) if number is not None else {}
-    rows, maps = {}, []
+    annotate, rows, maps = annotator(found, size), {}, []
     for method in methods:
         attributed = METHODS[method] is not None
         if attributed and number is None:
             continue
         boxes = [one.box for one in found if one.box and (one.target or not attributed)]
         within = inside(np.array(boxes), size) if boxes else None
-        rows[method] = {'': draw(picture, found)}
+        rows[method] = {'': annotate(picture)}
         for name, output in outputs.items():
             activation = output.array()
             found_here = scaled(heat(method, activation, slopes.get(name)))
             large, visible = over_picture(found_here, shape, matrix, size)
-            drawn = draw(overlay(picture, large, visible), found)
+            drawn = annotate(overlay(picture, large, visible))
             plain = re.sub(r'\W+', '_', name).strip('_')
             target = stem.with_name(f'{stem.name}_{plain}_{method}.png')
             AtomicLocalBackend().put(cv2.imencode('.png', drawn)[1].tobytes(), target)

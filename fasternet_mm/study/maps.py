@@ -223,11 +223,11 @@ def geometry(read: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) ->
         read (Callable): What is done to a picture (H, W, 3), uint8, but for its values; returns (h, w, 3).
         size (tuple[int, int]): H, W of the picture.
     """
-    ramps = np.empty((*size, 3), np.uint8)  # whose values say where a pixel comes from
-    ramps[..., 0] = np.linspace(0, 255, size[1]).round()
-    ramps[..., 1] = np.linspace(0, 255, size[0]).round()[:, None]
-    ramps[..., 2] = 255
-    seen = read(ramps)
+    ramps = np.full((*size, 3), 255.0)  # whose values say where a pixel comes from
+    ramps[..., 0] = np.linspace(0, 255, size[1])
+    ramps[..., 1] = np.linspace(0, 255, size[0])[:, None]
+    dither = np.random.default_rng(0).random((*size, 1))  # integers with the ramp as their mean
+    seen = read(np.uint8(np.floor(ramps + dither)))
     rows, columns = np.nonzero(seen[..., 2] > 254)  # the rest is padding
     matrix = np.zeros((2, 3))
     for axis, places in enumerate((columns, rows)):

@@ -18,6 +18,7 @@ from fasternet_mm.study.subject import Subject
 from ..helpers.detectors import finding, noise
 
 GRADIENTS = [method for method in METHODS if METHODS[method]]
+LOWEST = 0.6  # score of a detection
 RED, GREEN, BLUE = (slice(4, 20), slice(8, 24)), (slice(40, 60), slice(36, 52)), (slice(10, 26), slice(44, 60))
 
 
@@ -126,11 +127,11 @@ def test_attributed_scores_are_those_that_mmdet_predicts(name):
     with torch.no_grad():
         inputs, samples = input_of(model, noise((128, 160)))
         want = model.predict(inputs, samples)[0].pred_instances
-        kept = want.scores > 0.2
-    scores, labels, boxes = detect(model, inputs.requires_grad_(), samples, 0.2, True)
-    assert len(scores) > 3
-    torch.testing.assert_close(scores.detach(), want.scores[kept])
-    torch.testing.assert_close((labels, boxes), (want.labels[kept], want.bboxes[kept]))
+        want = want[want.scores >= want.scores[9]]
+    scores, labels, boxes = detect(model, inputs.requires_grad_(), samples, float(want.scores.min()) - 1e-6, True)
+    torch.testing.assert_close(scores.detach(), want.scores)
+    torch.testing.assert_close(labels, want.labels)
+    torch.testing.assert_close(boxes, want.bboxes, rtol=0, atol=1e-3)
     (gradient,) = torch.autograd.grad(scores[0], inputs)
     assert gradient.abs().sum() > 0
 
@@ -147,11 +148,11 @@ def test_gradients_are_those_of_a_detections_score(name):
             samples[0].proposals = model.rpn_head.predict(model.extract_feat(inputs), samples, rescale=False)[0]
     inputs.requires_grad_()
     with tapped(model, ['backbone']) as seen:
-        scores, *_ = detect(model, inputs, samples, 0.2, True)
+        scores, *_ = detect(model, inputs, samples, 0, True)
     (gradient,) = torch.autograd.grad(scores[0], inputs)
     step = 1e-4 * gradient / gradient.norm()
     with torch.no_grad():
-        up, down = (detect(model, inputs + sign * step, samples, 0.2, False)[0][0] for sign in (1, -1))
+        up, down = (detect(model, inputs + sign * step, samples, 0, False)[0][0] for sign in (1, -1))
     assert float(up - down) == pytest.approx(float(2e-4 * gradient.norm()), rel=1e-3)
     assert len(seen['backbone']) == (3 if name == 'RTMDet' else 4)
 
@@ -175,7 +176,7 @@ def test_a_detector_and_its_pictures(mask_rcnn, tmp_path):
     state = {name: (value.clone(), value.requires_grad) for name, value in model.state_dict(keep_vars=True).items()}
     modes = [module.training for module in model.modules()]
     names = ['neck', 'backbone[3]', 'backbone.stages.1']
-    found = features(subject, pictures, tmp_path / 'out', names, ['activation', 'layercam'], score_threshold=0.2)
+    found = features(subject, pictures, tmp_path / 'out', names, ['activation', 'layercam'], score_threshold=LOWEST)
     for picture in found.pictures:
         size = cv2.imread(str(tmp_path / picture.picture)).shape[:2]
         assert picture.size == list(size)
@@ -187,7 +188,7 @@ def test_a_detector_and_its_pictures(mask_rcnn, tmp_path):
             assert 0 < each.area <= 1
             assert each.inside is None or 0 <= each.inside <= 1
         scores = [each.score for each in picture.found]
-        assert scores == sorted(scores, reverse=True) and scores[-1] >= 0.2
+        assert scores == sorted(scores, reverse=True) and scores[-1] >= LOWEST
         assert [each.target for each in picture.found] == [True] + [False] * (len(scores) - 1)
         assert (tmp_path / 'out' / f'{picture.picture[0]}_features.png').is_file()  # all maps of the picture in one
     # a box is pooled from one level of the pyramid: no other has a gradient, and RPN's fifth level has none at all
@@ -203,29 +204,32 @@ def test_a_detector_and_its_pictures(mask_rcnn, tmp_path):
 def test_a_class_of_detections(mask_rcnn, tmp_path):
     pytest.importorskip('pytorch_grad_cam')
     subject, pictures = mask_rcnn
-    seen = features(subject, pictures[:1], tmp_path, methods=['activation'], score_threshold=0.2).pictures[0].found
+    seen = features(subject, pictures[:1], tmp_path, methods=['activation'], score_threshold=LOWEST).pictures[0].found
     name = max({each.name for each in seen}, key=[each.name for each in seen].count)
-    (found,) = features(subject, pictures[:1], tmp_path, None, ['gradcam'], name, 0.2).pictures
+    (found,) = features(subject, pictures[:1], tmp_path, None, ['gradcam'], name, LOWEST).pictures
     assert [each.target for each in found.found] == [each.name == name for each in seen]
     assert found.maps and found.note is None
     absent = next(each for each in subject.classes if each not in {each.name for each in seen})
-    (found,) = features(subject, pictures[:1], tmp_path, None, ['activation', 'gradcam'], absent, 0.2).pictures
+    (found,) = features(subject, pictures[:1], tmp_path, None, ['activation', 'gradcam'], absent, LOWEST).pictures
     assert {each.method for each in found.maps} == {'activation'}
     assert f'no {absent} is detected' in found.note
 
 
 def test_a_detector_without_such_gradients_has_maps_of_activations(mask_rcnn, tmp_path, monkeypatch):
     pytest.importorskip('pytorch_grad_cam')
+    _, pictures = mask_rcnn
     model, cfg = finding('RetinaNet')
-    subject = Subject('retinanet', model, Preprocessing(), model.extract_feat, cfg=cfg, classes=['x'] * 80)
-    other = type('Other', (type(model.bbox_head),), dict(predict_by_feat=lambda self, *a, **b: super(Other, self)))
-    Other = other  # noqa: F841
-    other.predict_by_feat = lambda self, *given, **more: type(self).__mro__[1].predict_by_feat(self, *given, **more)
-    monkeypatch.setattr(model.bbox_head, '__class__', other)
-    pictures = mask_rcnn[1][:1]
-    assert features(subject, pictures, tmp_path, methods=['eigencam'], score_threshold=0.2).pictures[0].maps
-    with pytest.raises(UserError, match='no gradient flows from the scores of RetinaNet with Other.*eigencam'):
-        features(subject, pictures, tmp_path, methods=['layercam'], score_threshold=0.2)
+    cfg.test_dataloader.dataset.pipeline[1].scale = (128, 96)
+    subject = Subject('retinanet', model, Preprocessing(), model.extract_feat, cfg=cfg)
+
+    class OwnHead(type(model.bbox_head)):
+        def predict_by_feat(self, *args, **settings):
+            return super().predict_by_feat(*args, **settings)
+
+    monkeypatch.setattr(model.bbox_head, '__class__', OwnHead)
+    assert features(subject, pictures[:1], tmp_path, methods=['eigencam'], score_threshold=LOWEST).pictures[0].maps
+    with pytest.raises(UserError, match='no gradient flows from the scores of RetinaNet with OwnHead.*eigencam'):
+        features(subject, pictures, tmp_path, methods=['layercam'], score_threshold=LOWEST)
 
 
 # layers by name
@@ -242,7 +246,7 @@ def test_a_detector_without_such_gradients_has_maps_of_activations(mask_rcnn, tm
 def test_a_layer_that_gives_no_map_is_one_clear_error(mask_rcnn, tmp_path, name, text):
     subject, pictures = mask_rcnn
     with pytest.raises(UserError, match=text):
-        features(subject, pictures, tmp_path, [name], score_threshold=0.2)
+        features(subject, pictures, tmp_path, [name], score_threshold=LOWEST)
 
 
 def test_the_layers_with_maps_are_listed_in_the_order_of_their_run(colours):
@@ -297,7 +301,7 @@ def test_a_place_in_the_picture_is_found_in_the_input(change, scale, offset):
     else:  # pixels are squares about their centres
         shift = [scale / 2 - 0.5 + each for each in offset]
         want = [[scale, 0, shift[0]], [0, scale, shift[1]]]
-    np.testing.assert_allclose(matrix, want, atol=0.15)
+    np.testing.assert_allclose(matrix, want, atol=0.25)
     np.testing.assert_allclose(matrix[:, :2], np.array(want)[:, :2], rtol=2e-3, atol=1e-9)
 
 
