@@ -140,6 +140,8 @@ def detect(
     found = found[found.scores >= threshold]
     found = found[found.scores.argsort(descending=True)]
     scores = found.scores
+    if not found.bboxes.isfinite().all():
+        raise UserError(f'{type(model).__name__} finds boxes that are not finite: are its weights trained?')
     if attributed and len(found) and not scores.requires_grad:
         scores = _dense_scores(model, outputs, found, sample.metainfo)
     return scores, found.labels, found.bboxes.detach()
@@ -217,18 +219,24 @@ def _drawn(picture: np.ndarray, found: Sequence[Finding]) -> np.ndarray:
     text['bboxes'] = dict(facecolor='black', alpha=0.6, pad=1, edgecolor='none')
     boxes = np.array([one.box for one in found if one.box])
     if len(boxes):
+        found, boxes = found[::-1], boxes[::-1]  # the best on top
         boxes = boxes.clip(0, [width - 1, height - 1] * 2)
         widths = [max(1, side / 400) * (2 if one.target else 1) for one in found]
         visualizer.draw_bboxes(boxes, 'w', line_widths=widths, alpha=1)
-        visualizer.draw_texts([f'{one.name} {one.score:.2f}' for one in found], boxes[:, :2], **text)
+        # above the box, and within the picture
+        right, low = boxes[:, 0] > 0.6 * width, boxes[:, 1] > 0.08 * height
+        places = np.stack([np.where(right, boxes[:, 2], boxes[:, 0]), boxes[:, 1]], 1)
+        text['horizontal_alignments'] = ['right' if each else 'left' for each in right]
+        text['vertical_alignments'] = ['bottom' if each else 'top' for each in low]
+        visualizer.draw_texts([f'{one.name} {one.score:.2f}' for one in found], places, **text)
     elif found:
-        visualizer.draw_texts('\n'.join(f'{one.score:.2f} {one.name}' for one in found), np.array([4, 4]), **text)
+        lines = [f'{">" if one.target else " "} {one.score:.2f} {one.name}' for one in found]
+        visualizer.draw_texts('\n'.join(lines), np.array([4, 4]), **text)
     return visualizer.get_image()
 
 
-def grid(rows: dict[str, dict[str, np.ndarray]], title: str) -> bytes:
-    """Return a PNG of pictures, blue, green, red, by row and column."""
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+def grid(rows: dict[str, dict[str, np.ndarray]], columns: Sequence[str], title: str) -> bytes:
+    """Return a PNG of pictures, blue, green, red, by row and column, of which a row may lack some."""
     height, width = next(iter(next(iter(rows.values())).values())).shape[:2]
     side = 2.6 * width / max(height, width), 2.6 * height / max(height, width)
     figure = Figure(figsize=(side[0] * len(columns) + 0.4, (side[1] + 0.3) * len(rows) + 0.3), layout='constrained')
@@ -241,7 +249,8 @@ def grid(rows: dict[str, dict[str, np.ndarray]], title: str) -> bytes:
             if name in row:
                 axis.imshow(row[name][..., ::-1])
             else:
-                axis.set_axis_off()
+                axis.text(0.5, 0.5, '0 everywhere', ha='center', fontsize=8)
+                axis.set_box_aspect(height / width)
         line[0].set_ylabel(label, fontsize=9)
     figure.suptitle(title, fontsize=9)
     drawing = io.BytesIO()
@@ -336,7 +345,7 @@ def features(
         list(layers) if layers else None,
         wanted,
         score_threshold,
-        [look(file, out / stems[file]) for file in track(pictures, len(pictures), 'pictures')],
+        [look(file, out / stems[file]) for file in track(pictures, total=len(pictures), description='pictures')],
     )
 
 
@@ -366,20 +375,20 @@ def _look(
         rows[method] = {'': annotate(picture)}
         for name, output in outputs.items():
             activation = output.array()
-            found_here = scaled(heat(method, activation, slopes.get(name)))
-            large, visible = over_picture(found_here, shape, matrix, size)
-            drawn = annotate(overlay(picture, large, visible))
-            plain = re.sub(r'\W+', '_', name).strip('_')
-            target = stem.with_name(f'{stem.name}_{plain}_{method}.png')
-            AtomicLocalBackend().put(cv2.imencode('.png', drawn)[1].tobytes(), target)
-            rows[method][name] = drawn
-            share = float(large[within].sum() / large.sum()) if boxes and large.any() else None
-            area = float(within[visible].mean()) if boxes else None
-            maps.append(
-                FeatureMap(name, method, list(activation.shape), float(activation.mean()), share, area, target.name)
-            )
+            large, visible = over_picture(scaled(heat(method, activation, slopes.get(name))), shape, matrix, size)
+            one = FeatureMap(name, method, list(activation.shape), float(activation.mean()))
+            maps.append(one)
+            if boxes:
+                one.area = float(within[visible].mean())
+            if not large.any():  # no gradient reaches the layer
+                continue
+            if boxes:
+                one.inside = float(large[within].sum() / large.sum())
+            one.file = f'{stem.name}_{re.sub(r"[^a-zA-Z0-9]+", "_", name).strip("_")}_{method}.png'
+            rows[method][name] = annotate(overlay(picture, large, visible))
+            AtomicLocalBackend().put(cv2.imencode('.png', rows[method][name])[1].tobytes(), stem.with_name(one.file))
     if rows:
-        AtomicLocalBackend().put(grid(rows, file.name), stem.with_name(f'{stem.name}_features.png'))
+        AtomicLocalBackend().put(grid(rows, ['', *outputs], file.name), stem.with_name(f'{stem.name}_features.png'))
     note = None
     if gradients and number is None:
         what = 'nothing' if label is None else f'no {name_of(subject, label)}'

@@ -119,7 +119,7 @@ def _features(result: Features) -> list[Block]:
         rows = []
         for one in seen.maps:
             shape, shares = ' x '.join(map(str, one.shape)), map(_percent, (one.inside, one.area))
-            rows.append(_cells(one.layer, one.method, shape, one.mean, *shares, one.file))
+            rows.append(_cells(one.layer, one.method, shape, one.mean, *shares, one.file or '0 everywhere'))
         found = ', '.join(f'{one.name} {one.score:.2f}' for one in seen.found) or 'nothing'
         remarks = [f'Found: {found}.', *([f'{seen.note}.'] if seen.note else [])]
         blocks.append(Block(f'{seen.picture}, {seen.size[0]} x {seen.size[1]}', columns, rows, remarks))
