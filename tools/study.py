@@ -35,7 +35,7 @@ from fasternet_mm.study.markdown import markdown
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     studies = parser.add_subparsers(dest='study', required=True, metavar='STUDY')
 
     def add_study(name: str, help: str, needs_images: bool = True) -> argparse.ArgumentParser:
@@ -69,6 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     one.add_argument('--method', nargs='+', choices=list(METHODS), default=['activation'], help='(default: activation)')
     one.add_argument('--class', dest='wanted', metavar='NAME', help='whose evidence is shown (default: the best one)')
     one.add_argument('--score-thr', type=float, default=0.5, help='lowest score of a detection (default: 0.5)')
+    parser.epilog = '\n'.join(one.format_usage() for one in studies.choices.values())
     return parser.parse_args(argv)
 
 

@@ -116,7 +116,7 @@ def _labels(conv: nn.Conv2d, rows: dict[str, Rows]) -> list[str]:
     features = conv.in_channels + 8 * (conv.in_channels // 4)
     if len(rows['train']) < 2 * features:
         labels.append(
-            f'{len(rows["train"])} training pixels for the {features} weights of one output of the T-shaped convolution: '
+            f'{len(rows["train"])} training pixels for {features} weights of each output of the T-shaped convolution: '
             'its errors on other images, and those of PConv, are those of few data'
         )
     return labels
@@ -125,7 +125,7 @@ def _labels(conv: nn.Conv2d, rows: dict[str, Rows]) -> list[str]:
 def _optima(
     conv: nn.Conv2d, rows: dict[str, Rows], what: str, track: Track
 ) -> tuple[dict[str, Substitute], dict[str, str], dict[str, str]]:
-    """Return the substitutes of the least squared error on the training pixels; which there cannot be; what fits are."""
+    """Return the substitutes of the least squared training error, which there cannot be, and what the fits are."""
     found, missing = substitutes_of(conv)
     moments, how, device = Moments.of(rows['train']), {}, conv.weight.device
     generator = torch.Generator().manual_seed(0)

@@ -54,9 +54,9 @@ class Preprocessing:
     def cut(self, picture: Image.Image) -> Image.Image:
         """Return the middle of a picture."""
         way = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
-        factor = self.shorter / min(picture.size)
-        picture = picture.resize([max(self.size, round(side * factor)) for side in picture.size], way)
-        left, top = ((side - self.size) // 2 for side in picture.size)
+        shorter = min(picture.size)  # sides and places are rounded as torchvision does
+        picture = picture.resize([side * self.shorter // shorter for side in picture.size], way)
+        left, top = (round((side - self.size) / 2) for side in picture.size)
         return picture.crop((left, top, left + self.size, top + self.size))
 
     def __call__(self, file: Path) -> Tensor:

@@ -1,7 +1,7 @@
 """Which layers of a network are looked at, and what goes through them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +34,15 @@ def filters(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 def sizes(subject: Subject, layers: dict[str, nn.Module]) -> dict[str, tuple[int, int]]:
     """Return height and width of the outputs of those layers that an image reaches, in the order of their runs."""
-    seen, handles = {}, []
-    for name, layer in layers.items():
-        handles.append(
-            layer.register_forward_hook(lambda module, inputs, y, name=name: seen.setdefault(name, tuple(y.shape[2:])))
-        )
-    try:
-        with torch.inference_mode():
-            subject.run(torch.zeros(1, 3, subject.prepare.size, subject.prepare.size, device=device_of(subject.model)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    seen = {}
+
+    def see(name: str, y: Tensor) -> None:
+        seen.setdefault(name, tuple(y.shape[2:]))
+
+    with ExitStack() as stack, torch.inference_mode():
+        for name, layer in layers.items():
+            stack.enter_context(watching(layer, lambda x, y, name=name: see(name, y)))
+        subject.run(torch.zeros(1, 3, subject.prepare.size, subject.prepare.size, device=device_of(subject.model)))
     return seen
 
 

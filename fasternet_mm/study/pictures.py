@@ -154,14 +154,21 @@ def redundancy_pictures(study: Study, picture: Image.Image, maps: dict[str, Tens
 
 
 def _maps(study: Study, picture: Image.Image, name: str, maps: Tensor) -> Figure:
-    columns = 8
-    rows = math.ceil((len(maps) + 1) / columns)
-    told = [f'{name} sees {len(maps)} of these maps and more; each from its least value (dark) to its largest']
-    figure = new_figure(1.1 * rows, caption_of(study, told))
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    axes[0].imshow(np.asarray(picture))
-    for axis, one in zip(axes[1:], maps):
-        axis.imshow(one.numpy(), cmap='viridis')
-    for axis in axes:
-        axis.axis('off')
+    side, colour = 112, matplotlib.colormaps['viridis']
+    tiles = [np.asarray(picture.resize((side, side)))]
+    for one in maps.numpy():
+        spread = np.ptp(one) or 1
+        pixels = np.uint8(255 * colour((one - one.min()) / spread)[..., :3])
+        tiles.append(np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)))
+    columns, gap = 8, 4
+    rows = math.ceil(len(tiles) / columns)
+    grid = np.full((rows * (side + gap), columns * (side + gap), 3), 255, np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = (place * (side + gap) for place in divmod(number, columns))
+        grid[top : top + side, left : left + side] = tile
+    told = f'the picture, and the first maps that {name} sees, each from its least value (dark) to its largest'
+    figure = new_figure(9 * rows / columns, caption_of(study, [told]))
+    axis = figure.subplots()
+    axis.imshow(grid)
+    axis.axis('off')
     return figure

@@ -12,7 +12,7 @@ from ..models import PartialConv2d
 from .images import batches, split
 from .layers import device_of, filters, require_layer, stages, watching
 from .rows import Track, silent
-from .schema import RedundantLayer, Redundancy
+from .schema import Redundancy, RedundantLayer
 from .subject import Subject
 from .substitutes import solved
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import unfold
 
 from ..adapt.least_squares import SecondMoments
@@ -78,7 +78,9 @@ def rows_of(
                 outputs.append(after.flatten(1)[:, drawn].T.clone())
 
         with watching(conv, see), torch.no_grad():
-            for batch in track(batches(files, subject.prepare), total=-(-len(files) // 8), description=f'{name}: {part}'):
+            for batch in track(
+                batches(files, subject.prepare), total=-(-len(files) // 8), description=f'{name}: {part}'
+            ):
                 subject.run(batch.to(device))
         if len(patches) != len(files):
             raise UserError(f'--layers {name}: it runs {len(patches)} times for {len(files)} images, not once for each')

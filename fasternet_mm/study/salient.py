@@ -21,6 +21,8 @@ def salient(subject: Subject) -> Salient:
     for stage, names in stages(subject, convs).items():
         squares = torch.cat([convs[name].weight.detach().double().square().sum(1).flatten(1) for name in names])
         squares = squares[squares.sum(1) > 0]  # a filter of zeros is largest nowhere
+        if not len(squares):
+            continue
         found.append(
             SalientStage(
                 stage,

@@ -132,8 +132,8 @@ def _from_timm(source: str, name: str, checkpoint: str | None, random_weights: b
         except Exception as error:  # of one of three libraries that download
             page = f'https://huggingface.co/{where}' if '://' not in where else where
             raise CheckpointError(
-                f'{source}: its weights cannot be had from {page} ({_first_line(error)}); download model.safetensors or '
-                'pytorch_model.bin there on another machine, and give that file after the name, or --random-weights'
+                f'{source}: its weights cannot be had from {page} ({_first_line(error)}); download model.safetensors '
+                'or pytorch_model.bin there on another machine, and give that file after the name, or --random-weights'
             ) from error
         checkpoint = where
     size = settings['input_size'][-1]
@@ -149,12 +149,11 @@ def _from_torchvision(source: str, name: str, checkpoint: str | None, random_wei
 
     if name not in list_models():
         raise UserError(f'{source}: torchvision has no model {name!r}{did_you_mean(name, list_models())}')
-    # its detectors would download a backbone by themselves
     published = get_model_weights(name).DEFAULT
-    model = get_model(name, weights=None, **({'weights_backbone': None} if '_rcnn' in name else {})).eval()
     how = published.transforms()
     if not hasattr(how, 'crop_size'):
         raise UserError(f'{source} is no classifier; those are studied, and configs of mmdet')
+    model = get_model(name, weights=None).eval()
     if not (checkpoint or random_weights):
         checkpoint = published.url
     if checkpoint:
@@ -164,8 +163,8 @@ def _from_torchvision(source: str, name: str, checkpoint: str | None, random_wei
             if checkpoint != published.url:
                 raise
             raise CheckpointError(
-                f'{source}: its weights cannot be had ({error.__cause__ or error}); download {published.url} on another '
-                'machine, and give that file after the name, or --random-weights'
+                f'{source}: its weights cannot be had ({error.__cause__ or error}); download {published.url} on '
+                'another machine, and give that file after the name, or --random-weights'
             ) from error
     mean, std = ([255 * value for value in values] for values in (how.mean, how.std))
     prepare = Preprocessing(

@@ -130,11 +130,8 @@ class PConvPointwise(Substitute):
         patches = (9 * self.chosen[:, None] + torch.arange(9, device=self.chosen.device)).flatten()
         order = torch.cat((9 * self.rest + 4, patches))
         chosen = SecondMoments()
-        chosen.inputs, chosen.cross, chosen.outputs = (
-            moments.inputs[order][:, order],
-            moments.cross[order],
-            moments.outputs,
-        )
+        chosen.inputs, chosen.cross = moments.inputs[order][:, order], moments.cross[order]
+        chosen.outputs = moments.outputs
         fit = fit_pconv(chosen, len(self.chosen), 3, bias=False)
         self._set(moments, partial=fit.partial.flatten(1), pointwise=fit.pointwise[..., 0, 0])
         return 'exact: reduced-rank regression'
@@ -176,15 +173,11 @@ class GroupedPointwise(Substitute):
         so the best of both is a reduced-rank regression. No step raises the error, but where it settles need not be
         the optimum, so there are several starts: the filters that explain most by themselves, and random ones.
         """
-        errors, sweeps = [], []
-        best = None
-        for start in range(_STARTS):
-            fit = _alternate(moments, self.groups, start)
-            errors.append(float(fit.history[-1] / moments.outputs.clamp(min=1e-300)))
-            sweeps.append(len(fit.history))
-            if best is None or fit.history[-1] < best.history[-1]:
-                best = fit
+        fits = [_alternate(moments, self.groups, start) for start in range(_STARTS)]
+        best = min(fits, key=lambda fit: fit.history[-1])
         self._set(moments, grouped=best.filters, pointwise=best.pointwise)
+        errors = [float(fit.history[-1] / moments.outputs.clamp(min=1e-300)) for fit in fits]
+        sweeps = [len(fit.history) for fit in fits]
         settled = sum(number < _SWEEPS for number in sweeps)
         return (
             f'alternating: {settled} of {_STARTS} starts settled, after {min(sweeps)} to {max(sweeps)} sweeps, at '
@@ -192,9 +185,7 @@ class GroupedPointwise(Substitute):
         )
 
     def layer(self) -> nn.Module:
-        grouped = nn.Conv2d(
-            self.in_channels, self.in_channels, 3, self.stride, 1, groups=self.groups, bias=False
-        )
+        grouped = nn.Conv2d(self.in_channels, self.in_channels, 3, self.stride, 1, groups=self.groups, bias=False)
         grouped.weight.data.copy_(self.grouped.reshape(grouped.weight.shape))
         pointwise = nn.Conv2d(self.in_channels, self.out_channels, 1)
         pointwise.weight.data.copy_(self.pointwise[..., None, None])
@@ -225,9 +216,9 @@ class Alternated:
     def solve_pointwise(self) -> None:
         """Take the best pointwise weights for the filters, all at once."""
         between = torch.cat([self.filters[group] @ self.seen(group) for group in range(self.groups)])
-        cross = torch.cat([
-            filters @ part for filters, part in zip(self.filters, self.moments.cross.split(self.features))
-        ])
+        cross = torch.cat(
+            [filters @ part for filters, part in zip(self.filters, self.moments.cross.split(self.features))]
+        )
         self.pointwise = solved(between, cross).T
         explained = 2 * (self.pointwise.T * cross).sum() - ((self.pointwise @ between) * self.pointwise).sum()
         self.history.append((self.moments.outputs - explained).clamp(min=0))
