@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
         checkpoint_help = 'file, URL or name (default: what timm and torchvision publish)'
         one.add_argument('checkpoint', nargs='?', metavar='CKPT', help=checkpoint_help)
-        images_help = 'folder of pictures, searched with those below it' if needs_images else 'not looked at'
+        images_help = 'folder of pictures, searched with those below it; or one' if needs_images else 'not looked at'
         one.add_argument('--images', required=needs_images, metavar='DIR', help=images_help)
         one.add_argument('--out', required=True, metavar='DIR', help='folder for study.json, study.md and pictures')
         one.add_argument('--size', type=int, help="side of the input in pixels (default: the network's own, or 224)")

@@ -114,7 +114,15 @@ def _redundancy(result: Redundancy) -> list[Block]:
 
 def _features(result: Features) -> list[Block]:
     columns = ['layer', 'method', 'channels, height, width', 'mean', 'of the map in boxes', 'of the picture', 'file']
-    blocks = []
+    maps = {}
+    for one in (one for seen in result.pictures for one in seen.maps if one.inside is not None):
+        maps.setdefault((one.layer, one.method), []).append(one)
+    means = [
+        _cells(*key, len(ones), *(_percent(_mean([getattr(one, name) for one in ones])) for name in ('inside', 'area')))
+        for key, ones in maps.items()
+    ]
+    told = 'Of the pictures where the map is not 0 everywhere.'
+    blocks = [Block('Mean over the pictures', ['layer', 'method', 'pictures', *columns[4:6]], means, [told])]
     for seen in result.pictures:
         rows = []
         for one in seen.maps:

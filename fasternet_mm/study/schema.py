@@ -131,9 +131,7 @@ class FeatureMap:
     method: str
     shape: list[int]  # channels, height and width of the layer's output
     mean: float  # of all its values
-    inside: float | None = (
-        None  # share of the map within boxes: of the target by gradients, otherwise of all
-    )
+    inside: float | None = None  # share of the map within boxes: of the target by gradients, otherwise of all
     area: float | None = None  # share of the picture that these boxes cover: what an even map has inside
     file: str | None = None  # None where the map is 0 everywhere, as where no gradient reaches a layer
 
