@@ -95,7 +95,7 @@ def outputs_of(seen: dict[str, list[Tensor]], names: Sequence[str], size: tuple[
 
     Args:
         seen (dict[str, list[Tensor]]): Of :func:`tapped`.
-        names (Sequence[str]): ``layer``, for all of its maps, or ``layer[number]``.
+        names (Sequence[str]): ``layer``, for all of its outputs that are maps, or ``layer[number]``.
         size (tuple[int, int]): H, W of the network's input.
 
     Raises:
@@ -110,14 +110,14 @@ def outputs_of(seen: dict[str, list[Tensor]], names: Sequence[str], size: tuple[
             given = {key: each for key, each in given.items() if key == name}
         if not given:
             raise UserError(f'--layer {name}: the layer gives {len(tensors)} maps in a run, and not this one')
-        for key, tensor in given.items():
-            as_map = layout(tensor.shape, size)
-            if as_map is None:
-                raise UserError(
-                    f'--layer {key}: its output of shape {tuple(tensor.shape)} is no map over the picture, '
-                    '(1, C, h, w), (1, h, w, C) or (1, tokens, C) on a grid; --list-layers names those'
-                )
-            found[key] = Output(tensor, as_map)
+        layouts = {key: layout(each.shape, size) for key, each in given.items()}
+        if not any(layouts.values()):
+            shapes = ', '.join(str(tuple(each.shape)) for each in given.values())
+            raise UserError(
+                f'--layer {name}: its output of shape {shapes} is no map over the picture, (1, C, h, w), (1, h, w, C) or '
+                '(1, tokens, C) on a grid; --list-layers names those'
+            )
+        found |= {key: Output(given[key], as_map) for key, as_map in layouts.items() if as_map}
     return found
 
 

@@ -1,5 +1,7 @@
 """Maps over pictures: they lie where the evidence is, are of the score that they claim, and leave the model alone."""
 
+import copy
+from dataclasses import replace
 from importlib import import_module
 
 import cv2
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.deploy.detector.compare import batch_of
 from fasternet_mm.errors import DataError, UserError
 from fasternet_mm.study.features import detect, features, layers_of, read_picture
@@ -231,6 +234,18 @@ def test_a_detector_without_such_gradients_has_maps_of_activations(mask_rcnn, tm
     assert features(subject, pictures[:1], tmp_path, methods=['eigencam'], score_threshold=LOWEST).pictures[0].maps
     with pytest.raises(UserError, match='no gradient flows from the scores of RetinaNet with OwnHead.*eigencam'):
         features(subject, pictures, tmp_path, methods=['layercam'], score_threshold=LOWEST)
+
+
+def test_the_deploy_form_sees_the_same(mask_rcnn, tmp_path, monkeypatch):
+    pytest.importorskip('pytorch_grad_cam')
+    subject, pictures = mask_rcnn
+    options = dict(layers=['neck[0]', 'neck[1]'], methods=['activation', 'layercam'], score_threshold=LOWEST)
+    want = maps(subject, pictures[0], tmp_path, monkeypatch, **options)
+    deployed = replace(subject, model=switch_to_deploy(copy.deepcopy(subject.model)))
+    found = maps(deployed, pictures[0], tmp_path, monkeypatch, **options)
+    assert len(found) == len(want) == 3  # one level has no gradient
+    for got, expected in zip(found, want):
+        np.testing.assert_allclose(got, expected, atol=1e-3)
 
 
 # layers by name

@@ -63,7 +63,7 @@ def test_maps_of_a_detector(run_tool, trained_detector, image_folder, tmp_path):
     study = load_study(tmp_path)
     assert study.study == 'features' and study.labels == [] and study.images.number == 1
     (seen,) = study.result.pictures
-    assert seen.picture == '0.png' and seen.size == [80, 96] and seen.input == [64, 64]
+    assert seen.picture == '0.png' and seen.size == [80, 96] and seen.input == [160, 192]
     assert {'study.json', 'study.md', '0_features.png', '0_neck_0_activation.png'} <= {
         path.name for path in tmp_path.iterdir()
     }
@@ -71,6 +71,6 @@ def test_maps_of_a_detector(run_tool, trained_detector, image_folder, tmp_path):
     assert {one.name for one in seen.found} <= {'circle', 'square', 'triangle'} and seen.found[0].target
     assert 'neck[0]' in done.stdout
     done = run_tool('study.py', *what, '--out', tmp_path / 'none', '--list-layers')
-    assert 'neck[0]: 64 x 16 x 16' in done.stdout.splitlines() and not (tmp_path / 'none').exists()
+    assert 'neck[0]: 64 x 40 x 48' in done.stdout.splitlines() and not (tmp_path / 'none').exists()
     done = run_tool('study.py', *what, '--out', tmp_path, '--class', 'circel', check=False)
     assert "--class circel: the model has 3 classes by name; did you mean 'circle'" in one_line(done)
