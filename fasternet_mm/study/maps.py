@@ -114,8 +114,8 @@ def outputs_of(seen: dict[str, list[Tensor]], names: Sequence[str], size: tuple[
         if not any(layouts.values()):
             shapes = ', '.join(str(tuple(each.shape)) for each in given.values())
             raise UserError(
-                f'--layer {name}: its output of shape {shapes} is no map over the picture, (1, C, h, w), (1, h, w, C) or '
-                '(1, tokens, C) on a grid; --list-layers names those'
+                f'--layer {name}: its output of shape {shapes} is no map over the picture: (1, C, h, w), '
+                '(1, h, w, C) or (1, tokens, C) on a grid; --list-layers names those'
             )
         found |= {key: Output(given[key], as_map) for key, as_map in layouts.items() if as_map}
     return found
