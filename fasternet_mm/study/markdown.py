@@ -117,12 +117,14 @@ def _features(result: Features) -> list[Block]:
     maps = {}
     for one in (one for seen in result.pictures for one in seen.maps if one.inside is not None):
         maps.setdefault((one.layer, one.method), []).append(one)
-    means = [
-        _cells(*key, len(ones), *(_percent(_mean([getattr(one, name) for one in ones])) for name in ('inside', 'area')))
-        for key, ones in maps.items()
-    ]
-    told = 'Of the pictures where the map is not 0 everywhere.'
-    blocks = [Block('Mean over the pictures', ['layer', 'method', 'pictures', *columns[4:6]], means, [told])]
+    means = []
+    for key, ones in maps.items():
+        shares = (_percent(_mean([getattr(one, name) for one in ones])) for name in ('inside', 'area'))
+        means.append(_cells(*key, str(len(ones)), *shares))
+    blocks = []
+    if means and len(result.pictures) > 1:
+        told = 'Of the pictures where the map is not 0 everywhere.'
+        blocks.append(Block('Mean over the pictures', ['layer', 'method', 'pictures', *columns[4:6]], means, [told]))
     for seen in result.pictures:
         rows = []
         for one in seen.maps:
