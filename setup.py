@@ -71,6 +71,7 @@ setup(
         'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
         'openvino': ['openvino'],
         'int8': ['nncf', 'openvino'],
+        'study': ['grad-cam'],  # tools/study.py features; brings opencv-python-headless
         'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm', 'safetensors'],
     },
     cmdclass={'build_py': BuildWithConfigs},

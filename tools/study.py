@@ -19,7 +19,18 @@ from rich.progress import Progress
 
 from fasternet_mm.engine.cli import add_cfg_options, command_line
 from fasternet_mm.report import select_device
-from fasternet_mm.study import Study, Subject, build, study_approximation, study_redundancy, study_salient
+from fasternet_mm.study import (
+    METHODS,
+    Study,
+    Subject,
+    build,
+    find_pictures,
+    list_layers,
+    study_approximation,
+    study_features,
+    study_redundancy,
+    study_salient,
+)
 from fasternet_mm.study.markdown import markdown
 
 
@@ -34,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
         checkpoint_help = 'file, URL or name (default: what timm and torchvision publish)'
         one.add_argument('checkpoint', nargs='?', metavar='CKPT', help=checkpoint_help)
-        images_help = 'folder of pictures, searched with those below it' if needs_images else 'not looked at'
+        images_help = 'folder of pictures, searched with those below it; or one' if needs_images else 'not looked at'
         one.add_argument('--images', required=needs_images, metavar='DIR', help=images_help)
         one.add_argument('--out', required=True, metavar='DIR', help='folder for study.json, study.md and pictures')
         one.add_argument('--size', type=int, help="side of the input in pixels (default: the network's own, or 224)")
@@ -52,6 +63,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_study('salient', 'where 3x3 filters are largest: figure 6', needs_images=False)
     one = add_study('redundancy', 'how much feature maps repeat one another: figure 3, and numbers')
     one.add_argument('--layers', nargs='+', metavar='NAME', help=f'layers that take one map {first_of_each}')
+    one = add_study('features', 'what layers see in pictures: activation maps and class-activation maps')
+    one.add_argument('--layer', nargs='+', metavar='NAME', help="(default: a detector's neck, or the last map)")
+    one.add_argument('--list-layers', action='store_true', help='print which layers there are, and end')
+    one.add_argument('--method', nargs='+', choices=list(METHODS), default=['activation'], help='(default: activation)')
+    one.add_argument('--class', dest='wanted', metavar='NAME', help='whose evidence is shown (default: the best one)')
+    one.add_argument('--score-thr', type=float, default=0.5, help='lowest score of a detection (default: 0.5)')
     parser.epilog = '\n'.join(one.format_usage() for one in studies.choices.values())
     return parser.parse_args(argv)
 
@@ -60,10 +77,13 @@ def run(args: argparse.Namespace, subject: Subject, progress: Progress) -> Study
     shared = dict(out=args.out, command=sys.argv)
     if args.study == 'salient':
         return study_salient(subject, **shared)
-    shared |= dict(images=args.images, layers=args.layers, track=progress.track)
+    shared |= dict(images=args.images, track=progress.track)
+    if args.study == 'features':
+        shared |= dict(layers=args.layer, methods=args.method, wanted=args.wanted, score_threshold=args.score_thr)
+        return study_features(subject, **shared)
     if args.study == 'approximation':
-        return study_approximation(subject, rows=args.rows, steps=args.steps, **shared)
-    return study_redundancy(subject, **shared)
+        return study_approximation(subject, layers=args.layers, rows=args.rows, steps=args.steps, **shared)
+    return study_redundancy(subject, layers=args.layers, **shared)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -71,6 +91,10 @@ def main(argv: list[str] | None = None) -> None:
     device = select_device(args.device, args.threads)
     subject = build(args.model, args.checkpoint, args.random_weights, args.size, args.cfg_options)
     subject.model.to(device)
+    if getattr(args, 'list_layers', False):
+        for name, shape in list_layers(subject, find_pictures(args.images)[0]).items():
+            print(f'{name}: {" x ".join(map(str, shape))}')
+        return
     with Progress(console=Console(stderr=True)) as progress:
         study = run(args, subject, progress)
     console = Console(width=None if sys.stdout.isatty() else 160)  # a log is not a terminal of 80 columns

@@ -11,6 +11,7 @@ from ..files import AtomicLocalBackend, require_writable
 from ..report import snapshot
 from ..report.measure.environment import load_labels
 from .approximation import approximation
+from .features import features
 from .images import find_pictures
 from .layers import device_of
 from .markdown import markdown
@@ -67,6 +68,25 @@ def study_redundancy(
     return write(study, out, redundancy_pictures(study, subject.prepare.picture(files[0]), maps))
 
 
+def study_features(
+    subject: Subject,
+    images: str | Path,
+    out: str | Path,
+    layers: Sequence[str] | None = None,
+    methods: Sequence[str] = ('activation',),
+    wanted: str | None = None,
+    score_threshold: float = 0.5,
+    command: Sequence[str] = (),
+    track: Track = silent,
+) -> Study:
+    """Draw what layers see in a picture, or in those of a folder, into another folder; see :func:`features`."""
+    require_writable(Path(out), f'--out {out}')
+    files = find_pictures(images)
+    study = new_study('features', subject, command, images, files)
+    study.result = features(subject, files, Path(out), layers, methods, wanted, score_threshold, track)
+    return write(study, out, {})
+
+
 def new_study(
     name: str,
     subject: Subject,
@@ -80,7 +100,7 @@ def new_study(
         name (str): Of :data:`~fasternet_mm.study.schema.RESULTS`.
         subject (Subject): The network.
         command (Sequence[str]): Kept in the study.
-        images (path, optional): The folder of the pictures.
+        images (path, optional): The folder of the pictures, or a picture.
         files (Sequence[Path]): Those that are used.
     """
     return Study(

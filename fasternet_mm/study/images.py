@@ -49,6 +49,10 @@ class Preprocessing:
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             told = str(error).partition('\n')[0]
             raise DataError(f'{file} cannot be read as a picture ({told}); repair it or take it away') from error
+        return self.cut(picture)
+
+    def cut(self, picture: Image.Image) -> Image.Image:
+        """Return the middle of a picture."""
         way = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
         shorter = min(picture.size)  # sides and places are rounded as torchvision does
         picture = picture.resize([side * self.shorter // shorter for side in picture.size], way)
@@ -57,7 +61,11 @@ class Preprocessing:
 
     def __call__(self, file: Path) -> Tensor:
         """Return a picture as (3, size, size); errors as :meth:`picture`."""
-        pixels = torch.from_numpy(np.asarray(self.picture(file), np.float32).copy()).permute(2, 0, 1)
+        return self.tensor(self.picture(file))
+
+    def tensor(self, picture: Image.Image) -> Tensor:
+        """Return the middle of a picture, RGB, as (3, size, size)."""
+        pixels = torch.from_numpy(np.asarray(picture, np.float32).copy()).permute(2, 0, 1)
         pixels = pixels.flip(0) if self.bgr else pixels
         return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
 
@@ -65,10 +73,14 @@ class Preprocessing:
 def find_pictures(folder: str | Path, most: int | None = None) -> list[Path]:
     """Return the pictures in a folder and in those below it, by name; of more than `most` a draw with seed 0.
 
+    A file is a folder of one picture.
+
     Raises:
         UserError: If there is no such folder, or no picture in it.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise UserError(f'--images {folder} is not a folder')
     files = sorted(file for file in folder.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())

@@ -4,12 +4,13 @@ from dataclasses import asdict
 
 from ..report.render.markdown import escaped, rendered
 from ..report.render.tables import Block, Cell, flat, number, shown
-from .schema import ApproximatedLayer, Approximation, Fit, Redundancy, Salient, Study
+from .schema import ApproximatedLayer, Approximation, Features, Fit, Redundancy, Salient, Study
 
 _TITLES = dict(
     approximation='How near do cheap operators come to regular 3x3 convolutions?',
     salient='Where are 3x3 filters largest?',
     redundancy='How much do feature maps repeat one another?',
+    features='What does the network see?',
 )
 
 
@@ -113,4 +114,32 @@ def _redundancy(result: Redundancy) -> list[Block]:
     return [Block('By layer', columns, rows, [f'Images: {told}; the last column is of the test images.'])]
 
 
-_BLOCKS = dict(approximation=_approximation, salient=_salient, redundancy=_redundancy)
+def _features(result: Features) -> list[Block]:
+    columns = ['layer', 'method', 'channels, height, width', 'mean', 'of the map in boxes', 'of the picture', 'file']
+    maps = {}
+    for one in (one for seen in result.pictures for one in seen.maps if one.inside is not None):
+        maps.setdefault((one.layer, one.method), []).append(one)
+    means = []
+    for key, ones in maps.items():
+        shares = (_percent(_mean([getattr(one, name) for one in ones])) for name in ('inside', 'area'))
+        means.append(_cells(*key, str(len(ones)), *shares))
+    blocks = []
+    if means and len(result.pictures) > 1:
+        told = 'Of the pictures where the map is not 0 everywhere.'
+        blocks.append(Block('Mean over the pictures', ['layer', 'method', 'pictures', *columns[4:6]], means, [told]))
+    for seen in result.pictures:
+        rows = []
+        for one in seen.maps:
+            shape, shares = ' x '.join(map(str, one.shape)), map(_percent, (one.inside, one.area))
+            rows.append(_cells(one.layer, one.method, shape, one.mean, *shares, one.file or '0 everywhere'))
+        found = ', '.join(f'{one.name} {one.score:.2f}' for one in seen.found) or 'nothing'
+        remarks = [f'Found: {found}.', *([f'{seen.note}.'] if seen.note else [])]
+        blocks.append(Block(f'{seen.picture}, {seen.size[0]} x {seen.size[1]}', columns, rows, remarks))
+    return blocks
+
+
+def _percent(share: float | None) -> str:
+    return '-' if share is None else f'{number(100 * share)} %'
+
+
+_BLOCKS = dict(approximation=_approximation, salient=_salient, redundancy=_redundancy, features=_features)

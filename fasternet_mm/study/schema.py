@@ -113,7 +113,53 @@ class Redundancy:
     images: dict[str, int]  # 'train' and 'test'
 
 
-RESULTS = dict(approximation=Approximation, salient=Salient, redundancy=Redundancy)
+@dataclass
+class Finding:
+    """Hold a detection in a picture, or one of a classifier's best classes."""
+
+    name: str
+    score: float
+    box: list[float] | None  # x1, y1, x2, y2 in the picture's pixels; None of a classifier
+    target: bool  # whether gradients are of its score
+
+
+@dataclass
+class FeatureMap:
+    """Hold what a layer's map over a picture says in numbers."""
+
+    layer: str
+    method: str
+    shape: list[int]  # channels, height and width of the layer's output
+    mean: float  # of all its values
+    inside: float | None = None  # share of the map within boxes: of the target by gradients, otherwise of all
+    area: float | None = None  # share of the picture that these boxes cover: what an even map has inside
+    file: str | None = None  # None where the map is 0 everywhere, as where no gradient reaches a layer
+
+
+@dataclass
+class PictureFeatures:
+    """Hold what a network sees in a picture."""
+
+    picture: str
+    size: list[int]  # H, W
+    input: list[int]  # H, W of what the network takes
+    found: list[Finding]
+    maps: list[FeatureMap]
+    note: str | None  # why a map is missing
+
+
+@dataclass
+class Features:
+    """Hold the maps of layers over pictures."""
+
+    methods: list[str]
+    layers: list[str] | None  # None: the default
+    wanted: str | None  # class whose evidence gradients show; None: the best one
+    score_threshold: float
+    pictures: list[PictureFeatures]
+
+
+RESULTS = dict(approximation=Approximation, salient=Salient, redundancy=Redundancy, features=Features)
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """A network to look into, with its weights, and how it takes pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class Subject:
         run (Callable): Takes a batch (N, 3, H, W) through the layers.
         checkpoint (str | None): File, URL or name of the weights.
         labels (list[str]): What belongs beside every number.
+        cfg (Config | None): Of mm.
+        classes (Sequence[str] | None): Names of what it tells apart, where they are known.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Subject:
     run: Callable[[Tensor], object]
     checkpoint: str | None = None
     labels: list[str] = field(default_factory=list)
+    cfg: Config | None = None
+    classes: Sequence[str] | None = None
 
 
 def build(
@@ -83,7 +88,18 @@ def _from_config(source: str, checkpoint: str | None, random_weights: bool, cfg_
     except UserError as error:
         raise type(error)(f'{source}: {error}') from error
     name = cfg.filename.rpartition('/')[2].removesuffix('.py')
-    return Subject(name, model, _of_config(cfg), model.extract_feat, checkpoint)
+    return Subject(name, model, _of_config(cfg), model.extract_feat, checkpoint, cfg=cfg, classes=_classes_of(cfg))
+
+
+def _classes_of(cfg: Config) -> Sequence[str] | None:
+    """Return the names of the classes of a config's test data, whose class may know them, or None."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        kind = registry.get(dataset.get('type') or '')
+    known = dataset.get('metainfo') or getattr(kind, 'METAINFO', {})
+    return known.get('classes')
 
 
 def _of_config(cfg: Config) -> Preprocessing:
@@ -154,7 +170,8 @@ def _from_torchvision(source: str, name: str, checkpoint: str | None, random_wei
     prepare = Preprocessing(
         how.crop_size[0], how.resize_size[0], mean, std, bicubic=how.interpolation.value == 'bicubic'
     )
-    return Subject(f'torchvision {name}', model, prepare, model, checkpoint)
+    classes = published.meta.get('categories')
+    return Subject(f'torchvision {name}', model, prepare, model, checkpoint, classes=classes)
 
 
 _ZOOS = dict(timm=_from_timm, torchvision=_from_torchvision)

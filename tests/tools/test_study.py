@@ -53,3 +53,24 @@ def test_a_wrong_input_is_one_line(run_tool, image_folder, tmp_path, arguments, 
     arguments = [str(image_folder / 'train') if one == '.' else one for one in arguments]
     model = ('torchvision://resnet18', '--random-weights', '--out', tmp_path, *SMALL)
     assert said in one_line(run_tool('study.py', 'approximation', *model, *arguments, check=False))
+
+
+def test_maps_of_a_detector(run_tool, trained_detector, image_folder, tmp_path):
+    pytest.importorskip('pytorch_grad_cam')
+    picture = image_folder / 'val' / 'blue' / '0.png'
+    what = ('features', *trained_detector, '--images', picture, '--device', 'cpu', '--score-thr', '0.01')
+    done = run_tool('study.py', *what, '--out', tmp_path, '--layer', 'neck[0]', '--method', 'activation', 'layercam')
+    study = load_study(tmp_path)
+    assert study.study == 'features' and study.labels == [] and study.images.number == 1
+    (seen,) = study.result.pictures
+    assert seen.picture == '0.png' and seen.size == [80, 96] and seen.input == [160, 192]
+    assert {'study.json', 'study.md', '0_features.png', '0_neck_0_activation.png'} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert [(one.layer, one.method) for one in seen.maps] == [('neck[0]', 'activation'), ('neck[0]', 'layercam')]
+    assert {one.name for one in seen.found} <= {'circle', 'square', 'triangle'} and seen.found[0].target
+    assert 'neck[0]' in done.stdout
+    done = run_tool('study.py', *what, '--out', tmp_path / 'none', '--list-layers')
+    assert 'neck[0]: 64 x 40 x 48' in done.stdout.splitlines() and not (tmp_path / 'none').exists()
+    done = run_tool('study.py', *what, '--out', tmp_path, '--class', 'circel', check=False)
+    assert "--class circel: the model has 3 classes by name; did you mean 'circle'" in one_line(done)
