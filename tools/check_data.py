@@ -57,7 +57,8 @@ def main() -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 160)  # a log is not a terminal of 80 columns
     cfg = load_config(args.config, args.cfg_options)
-    progress = partial(track, description='images', console=console, transient=True)
+    bar = dict(description='images', console=console, transient=True, disable=not console.is_terminal)
+    progress = partial(track, **bar)
     folders = [Path(folder) if folder else None for folder in (args.out, args.fix)]
 
     def say(what) -> None:  # a line that may be copied is not broken

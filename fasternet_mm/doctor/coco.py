@@ -100,7 +100,7 @@ class Content:
             return repr(entry['name'])
         place = self._place_of.get(entry['image_id'])
         image = f'image {entry["image_id"]!r}' if place is None else self.content['images'][place]['file_name']
-        return f'{image}: object {entry["id"]!r}'
+        return f'{image}: object {entry["id"]!r} at {[round(value, 1) for value in entry["bbox"]]}'
 
     def counts(self) -> Counter:
         """Return the number of objects by the class's name, crowds apart."""

@@ -96,7 +96,8 @@ def _resize_of(sources: Sequence[Source]) -> tuple[object | None, str]:
         for transform in source.dataset.pipeline.transforms:
             if type(transform).__name__ in ('Resize', 'FixScaleResize') and getattr(transform, 'scale', None):
                 width, height = transform.scale
-                return transform, f'after the resize to {width} x {height} of {source.place}'
+                other = '' if source is sources[0] else f' of {source.place}'
+                return transform, f'after the resize to {width} x {height}{other}'
     return None, 'as they are, as no pipeline resizes to a fixed scale'
 
 

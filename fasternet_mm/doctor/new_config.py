@@ -205,8 +205,8 @@ def _learning_rate(cfg: Config, batch_size: int) -> str:
     if not (rate and base):
         return ''
     return (
-        f'# The learning rate of the base, {rate:g}, is for {base} images an iteration; in proportion, for {batch_size} '
-        f'on one GPU:\n# optim_wrapper = dict(optimizer=dict(lr={rate * batch_size / base:.3g}))\n'
+        f'# The learning rate of the base, {rate:g}, is for {base} images an iteration; in proportion, for '
+        f'{batch_size} on one GPU:\n# optim_wrapper = dict(optimizer=dict(lr={rate * batch_size / base:.3g}))\n'
     )
 
 

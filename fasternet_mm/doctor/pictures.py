@@ -65,7 +65,7 @@ def _ground_truth(source: Source, diagnosis: Diagnosis) -> Figure | None:
         return None
     rows = -(-len(chosen) // _COLUMNS)
     figure = Figure(figsize=(3 * _COLUMNS, 2.6 * rows), layout='constrained')
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).flat
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     colours = matplotlib.colormaps['tab20'].colors
     for axis in axes:
         axis.axis('off')
@@ -128,8 +128,6 @@ def _classes(source: Source, counts) -> Figure:
     axis.barh(places, numbers, color=_BLUE, height=0.7)
     axis.set_yticks(places, [name if len(name) <= 30 else f'{name[:29]}...' for name, _ in ranked], fontsize=7)
     axis.set_ylim(len(ranked) - 0.4, -0.6)
-    if max(numbers) > 100 * max(1, min(numbers)):
-        axis.set_xscale('symlog', linthresh=1)
     for place, number in zip(places, numbers):
         axis.annotate(str(number), (number, place), (3, 0), textcoords='offset points', fontsize=6, va='center',
                       color=_GREY if number else _RED)  # fmt: skip
@@ -141,7 +139,7 @@ def _classes(source: Source, counts) -> Figure:
 
 def _sizes(sizes: Sizes) -> Figure:
     """Draw widths and heights of the boxes, and those of the anchors."""
-    figure = Figure(figsize=(7, 6), layout='constrained')
+    figure = Figure(figsize=(8.5, 6.5), layout='constrained')
     axis = figure.subplots()
     width, height = sizes.sides.T
     many = len(width) > 2000
@@ -158,9 +156,8 @@ def _sizes(sizes: Sizes) -> Figure:
     )
     axis.plot(limits, limits, color=_GREY, linewidth=0.6, zorder=1)
     axis.set(xscale='log', yscale='log', xlim=limits, ylim=limits, xlabel='width in pixels', ylabel='height in pixels')
-    axis.set_aspect('equal')
     axis.grid()
     reached = sizes.told if sizes.reached is None else f'an anchor reaches {sizes.reached:.1%} with an IoU of 0.5'
-    axis.set_title(f'{sizes.place}, {sizes.resize}\n{reached}')
-    axis.legend(loc='upper left', bbox_to_anchor=(1, 1))
+    axis.set_title(f'{sizes.place} {sizes.resize}\n{reached}')
+    figure.legend(loc='outside right upper')
     return figure

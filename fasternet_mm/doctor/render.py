@@ -6,27 +6,29 @@ from rich.table import Table
 from rich.text import Text
 
 from .examination import Diagnosis
-from .findings import KINDS, Severity
+from .findings import KINDS, Finding, Severity
 
 SCHEMA = 'fasternet_mm.doctor/1'
 _STYLES = {Severity.STOPS: 'bold red', Severity.SPOILS: 'yellow', Severity.NOTICE: 'dim'}
+_SHARES = ('small', 'unreached')  # which say their share in place of names
 _COLUMNS = ('severity', 'finding', 'count', 'where', 'the first of them')
 
 
 def sets_told(diagnosis: Diagnosis) -> list[str]:
-    """Return a line on each data set."""
+    """Return a line on each data set, and one on the sizes of its objects."""
     lines = []
     for source in diagnosis.sources:
         line = f'{", ".join(source.places)}: {len(source.paths)} images'
         if (counts := diagnosis.counts.get(source.place)) is not None:
             what = 'labels' if source.labels is not None else 'objects'
             line += f', {counts.total()} {what} of {len(counts)} classes'
-        sizes = diagnosis.sizes.get(source.place)
-        if sizes is not None:
-            line += f'; {sizes.small} under 8 pixels {sizes.resize}'
-            reached = '' if sizes.reached is None else f'an anchor reaches {sizes.reached:.1%} with an IoU of 0.5'
-            line += f'; {sizes.told or reached}' if sizes.told or reached else ''
         lines.append(line)
+        sizes = diagnosis.sizes.get(source.place)
+        if sizes is not None and len(sizes.sides):
+            reached = (
+                sizes.told if sizes.reached is None else f'an anchor reaches {sizes.reached:.1%} with an IoU of 0.5'
+            )
+            lines.append(f'    {sizes.resize}: {sizes.small} under 8 pixels; {reached}')
     return lines
 
 
@@ -55,8 +57,8 @@ def terminal_table(diagnosis: Diagnosis) -> Group:
     return Group(*parts, Text(verdict(diagnosis), 'bold'))
 
 
-def _row(finding) -> list[str]:
-    more = ', ...' if finding.count > len(finding.names) else ''
+def _row(finding: Finding) -> list[str]:
+    more = ', ...' if finding.count > len(finding.names) and finding.kind not in _SHARES else ''
     return [
         finding.severity,
         KINDS[finding.kind].title,

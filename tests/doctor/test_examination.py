@@ -32,7 +32,7 @@ def test_a_good_set_is_fit_to_train_on(made):
     assert diagnosis.counts[train.place].total() == len(content['annotations'])
     sizes = diagnosis.sizes[train.place]
     assert len(sizes.sides) == len(content['annotations']) and set(sizes.anchors) == {4, 8, 16, 32, 64}
-    assert sizes.resize == 'after the resize to 192 x 192 of train_dataloader.dataset' and 0 < sizes.reached <= 1
+    assert sizes.resize == 'after the resize to 192 x 192' and 0 < sizes.reached <= 1
 
 
 def test_images_that_are_broken_are_found(made):
