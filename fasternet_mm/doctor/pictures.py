@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pycocotools import mask as coco_mask
 
-from ..engine.checks.images import is_remote
 from .coco import is_polygon, mask_fault
 from .examination import Diagnosis
 from .model import SMALL, Sizes
@@ -56,7 +55,7 @@ def _ground_truth(source: Source, diagnosis: Diagnosis) -> Figure | None:
         if isinstance(entry, dict) and isinstance(entry.get('image_id'), (int, str)):
             objects[entry['image_id']].append(entry)
     images = source.content['images'] if source.content else [{}] * len(source.paths)
-    good = [i for i, file in enumerate(files) if file and file.size and not is_remote(source.paths[i])]
+    good = [i for i, file in enumerate(files) if file and file.fault in ('', 'damaged')]
     full = [i for i in good if isinstance(images[i], dict) and objects.get(images[i].get('id'))] or good
     chosen = (
         [full[i] for i in np.unique(np.linspace(0, len(full) - 1, min(_TILES, len(full))).astype(int))] if full else []

@@ -139,9 +139,13 @@ def test_ten_lines_for_ones_own_classes_train_a_step(run_tool, sample, tiny_conf
     assert 'loss_mask' in done.stdout and 'coco/segm_mAP' in done.stdout
 
 
-BASES = ['mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-         'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-         'mmdet::deepfashion/mask-rcnn_r50_fpn_15e_deepfashion.py', 'mmdet::detr/detr_r50_8xb2-150e_coco.py']  # fmt: skip
+BASES = [
+    'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'mmdet::deepfashion/mask-rcnn_r50_fpn_15e_deepfashion.py',
+    'mmdet::detr/detr_r50_8xb2-150e_coco.py',
+    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py',
+]
 
 
 @pytest.mark.parametrize('base', BASES)
