@@ -57,16 +57,12 @@ class Content:
         wanted = {number for number, name in self.names.items() if name in classes}
         entries = [annotations[i] for i in self.annotations]
         self.image_of = np.array([place_of.get(entry['image_id'], -1) for entry in entries], int)
-        listed = {
-            part: {
-                one['id'] for one in content[part] if isinstance(one, dict) and isinstance(one.get('id'), (int, str))
-            }
-            for part in ('images', 'categories')
-        }  # whole or not
-        self.is_somewhere = {part: np.array([entry[key] in listed[part] for entry in entries], bool)
-                             for part, key in (('images', 'image_id'), ('categories', 'category_id'))}  # fmt: skip
+        self.is_somewhere = {}
+        for part, key in (('images', 'image_id'), ('categories', 'category_id')):
+            listed = set(ids_of(content[part]))  # whole or not
+            self.is_somewhere[part] = np.array([entry[key] in listed for entry in entries], bool)
         self.wanted = np.array([entry['category_id'] in wanted for entry in entries], bool)
-        self.crowd = np.array([bool(entry.get('iscrowd')) for entry in entries], bool)
+        self.crowd = np.array([bool(entry.get('iscrowd') or entry.get('ignore')) for entry in entries], bool)
         self.boxes = np.array([entry['bbox'] for entry in entries], float).reshape(-1, 4)
         self.areas = np.array([entry['area'] for entry in entries], float)
         sizes = np.full((len(images) + 1, 2), np.nan)
@@ -144,6 +140,12 @@ def check_content(
     return whole.findings, whole
 
 
+def ids_of(entries: list) -> list[int | str | None]:
+    """Return the id of each entry, None where it has none that can be one."""
+    ids = (one.get('id') if isinstance(one, dict) else None for one in entries)
+    return [number if isinstance(number, (int, str)) else None for number in ids]
+
+
 def repeated(values: Iterable) -> list[int]:
     """Return the positions of values that were there before."""
     seen, found = set(), []
@@ -158,7 +160,7 @@ def _check_ids(whole: Content) -> None:
     images = whole.content['images']
     again = [whole.images[i] for i in repeated(images[i]['id'] for i in whole.images)]
     whole.add('image_id', 'images', again)
-    rest = [i for i in whole.images if i not in set(again)]
+    rest = sorted(set(whole.images) - set(again))
     whole.add('file_repeated', 'images', (rest[i] for i in repeated(images[i]['file_name'] for i in rest)))
     for kind, part, key in (
         ('annotation_id', 'annotations', 'id'),

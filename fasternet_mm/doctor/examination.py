@@ -101,10 +101,10 @@ def _be_silent(worker: int) -> None:
 
 def look_at_images(sources: list[Source], track: Track) -> dict[tuple[str, Decoder], ImageFile]:
     """Decode each local image of the sources once, on all processors."""
-    files = list(
-        dict.fromkeys((path, source.decoder) for source in sources for path in source.paths if not is_remote(path))
-    )
-    workers = min(len(os.sched_getaffinity(0)), len(files))
+    local = ((path, source.decoder) for source in sources if source.is_local for path in source.paths)
+    files = [file for file in dict.fromkeys(local) if not is_remote(file[0])]
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    workers = min(processors, len(files))
     prefetch = 16 if workers else None
     loader = DataLoader(
         _Files(files), batch_size=None, num_workers=workers, prefetch_factor=prefetch, worker_init_fn=_be_silent
@@ -152,7 +152,7 @@ def _in_both(sources: list[Source], files: dict[tuple[str, Decoder], ImageFile])
     for source in sources:
         if source.role == 'train':
             seen = [files.get((path, source.decoder)) for path in source.paths]
-            both = [i for i, file in enumerate(seen) if file and file.digest and file.digest in digests]
-            yield from _about_images('train_and_val', source, both)
-            alike = (i for i, path in enumerate(source.paths) if Path(path).name in names and i not in set(both))
-            yield from _about_images('same_name', source, alike)
+            both = {i for i, file in enumerate(seen) if file and file.digest and file.digest in digests}
+            alike = {i for i, path in enumerate(source.paths) if Path(path).name in names}
+            yield from _about_images('train_and_val', source, sorted(both))
+            yield from _about_images('same_name', source, sorted(alike - both))

@@ -39,8 +39,8 @@ KINDS = {
     'no_objects': Kind(_STOPS, 'sets without an object of their classes', 'there is nothing to learn or to find'),
     'category_name': Kind(_STOPS, 'names that two categories have', 'classes are counted wrongly', 'joined'),
     'category_id': Kind(_SPOILS, 'ids that two categories have', 'the last one takes all objects'),
-    'entry': Kind(_STOPS, 'entries without what mmdet reads, or of another type', 'no set is read', 'dropped'),
-    'size_unsaid': Kind(_STOPS, 'images without their width or height', 'no set is read', 'taken from the image'),
+    'entry': Kind(_STOPS, 'entries without what mmdet reads, or of another type', 'the file is not read', 'dropped'),
+    'size_unsaid': Kind(_STOPS, 'images without their width or height', 'the file is not read', "the image's"),
     # images
     'image_missing': Kind(_STOPS, 'images that are not there', 'the run ends when it comes to them', 'dropped'),
     'image_empty': Kind(_STOPS, 'images of zero bytes', 'the run ends when it comes to them', 'dropped'),
@@ -62,14 +62,14 @@ KINDS = {
     'annotation_id': Kind(_STOPS, 'ids that two objects have', 'mmdet refuses the file', 'numbered anew'),
     'image_nowhere': Kind(_SPOILS, 'objects of an image that is not listed', 'they are left out', 'dropped'),
     'category_nowhere': Kind(_SPOILS, 'objects of a category that is not listed', 'they become background', 'dropped'),
-    'box_not_finite': Kind(_STOPS, 'boxes that are not four finite numbers', 'losses or boxes become NaN', 'dropped'),
+    'box_not_finite': Kind(_STOPS, 'boxes that are not four finite numbers', 'mmdet leaves them out', 'dropped'),
     'box_empty': Kind(_SPOILS, 'boxes without area', 'they become background', 'dropped'),
     'box_outside': Kind(_SPOILS, 'boxes wholly outside the image', 'they become background', 'dropped'),
     'box_overhangs': Kind(
         _SPOILS, 'boxes that reach outside the image by more than a pixel',
         'often corners or another scale in place of x, y, width, height', 'clipped',
     ),
-    'area_unsaid': Kind(_STOPS, 'objects without their area', 'no set is read', "the box's"),
+    'area_unsaid': Kind(_STOPS, 'objects without their area', 'the file is not read', "the box's"),
     'area_zero': Kind(_SPOILS, 'objects whose area is said to be 0 or less', 'they become background', "the box's"),
     'crowd_unsaid': Kind(_STOPS, 'objects without iscrowd where AP is computed', 'evaluation ends in an error', '0'),
     'label': Kind(_STOPS, 'labels that are no class', 'the loss ends in an error', ''),
@@ -91,7 +91,7 @@ KINDS = {
     'orientation': Kind(_NOTICE, 'images with an EXIF orientation', 'boxes must be those of the turned image'),
     'small': Kind(_NOTICE, "objects under 8 pixels, by the root of a box's area", 'few detectors find them'),
     'unreached': Kind(_NOTICE, 'objects that no anchor reaches with an IoU of 0.5', 'they get one low match at best'),
-    'unchecked': Kind(_NOTICE, 'what could not be checked', ''),
+    'unchecked': Kind(_NOTICE, 'what could not be checked', 'nothing is said about it'),
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ..engine.checks.images import ImageFile
 from ..engine.explaining import nodes
 from ..errors import UserError
 from ..files import AtomicLocalBackend, require_writable
-from .coco import Reading, check_content, is_polygon
+from .coco import Reading, check_content, ids_of, is_polygon
 from .examination import Diagnosis, judge
 from .findings import KINDS, Finding
 from .sources import Source, leaves_of
@@ -136,8 +136,8 @@ class _Round:
         self.counts = Counter()
         self.joined = {part: {} for part in ('images', 'categories')}  # ids, and those that take their place
         self.places = {}
-        ids = (one.get('id') for one in content['annotations'] if isinstance(one, dict))
-        self.new_ids = count(max((number for number in ids if isinstance(number, int)), default=0) + 1)
+        numbers = (number for number in ids_of(content['annotations']) if isinstance(number, int))
+        self.new_ids = count(max(numbers, default=0) + 1)
 
     def mend(self, findings: Sequence[Finding]) -> list[int]:
         """Return the positions of the images that are left."""
@@ -155,15 +155,11 @@ class _Round:
 
     def _follow(self) -> None:
         """Let objects go with their image or category, and drop those that are there twice once images are joined."""
-        images, objects = self.content['images'], self.content['annotations']
-        ids = [image.get('id') if isinstance(image, dict) else None for image in images]
-        gone = [ids[i] for i in self.dropped['images'] if isinstance(ids[i], (int, str))]
-        gone = set(gone) - {
-            number for i, number in enumerate(ids) if i not in self.dropped['images'] and number in gone
-        }
-        gone -= self.joined['images'].keys()
+        ids = ids_of(self.content['images'])
+        gone = {ids[i] for i in self.dropped['images']} - self.joined['images'].keys()
+        gone -= {number for i, number in enumerate(ids) if i not in self.dropped['images']}
         several, seen = set(self.joined['images'].values()), set()
-        for position, entry in enumerate(objects):
+        for position, entry in enumerate(self.content['annotations']):
             if position in self.dropped['annotations'] or not isinstance(entry, dict):
                 continue
             if entry.get('image_id') in gone:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..engine.checks.annotations import PARTS, fault_of_parts, named, parse
-from ..engine.checks.classes import check_classes, fault_of_categories
-from ..engine.checks.images import Decoder, decoder_of, is_remote
+from ..engine.checks.classes import check_classes, classes_of, fault_of_categories, fault_of_images
+from ..engine.checks.images import Decoder, decoder_of
 from ..engine.explaining import explained, nodes
-from ..engine.preflight import check_dataset
+from ..engine.preflight import check_dataset, check_evaluators
 from ..errors import UserError
-from .coco import Reading
+from .coco import Reading, ids_of
 from .findings import Finding
 
 ROLES = ('train', 'val', 'test')
@@ -37,6 +38,7 @@ class Source:
         labels (list[np.ndarray]): The labels of each image, where it is for classification.
         paths (list[str]): The path of each image.
         decoder (Decoder): How its pipeline decodes them.
+        is_local (bool): Whether they are files here, as far as the config says.
         findings (list[Finding]): What is wrong with it.
     """
 
@@ -49,6 +51,7 @@ class Source:
     labels: list[np.ndarray] | None = None
     paths: list[str] = field(default_factory=list)
     decoder: Decoder = Decoder()
+    is_local: bool = True
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -124,42 +127,57 @@ def metrics_of(cfg: Config, role: str) -> list[Mapping]:
 
 
 def _read(cfg: Config, leaf: Leaf) -> Source:
-    source = Source(leaf.places, leaf.role)
-    role, place, settings = leaf.role, source.place, leaf.settings
-    scope = cfg.get('default_scope', 'mmengine')
+    source, settings = Source(leaf.places, leaf.role), leaf.settings
+    place, evaluator = source.place, f'{leaf.role}_evaluator'
+    source.is_local = (settings.get('backend_args') or {}).get('backend', 'local') == 'local'
     try:
-        with DATASETS.switch_scope_and_registry(scope) as registry:
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
             check_dataset(settings, place, registry)
+            check_evaluators(cfg.get(evaluator), evaluator)
+            kind = settings.get('type')
+            kind = registry.get(kind) if isinstance(kind, str) else kind
     except UserError as error:
         source.find('path', str(error))
         return source
+    if not source.is_local:
+        source.find('unchecked', f'the images of {place}, which its backend_args fetch')
+    if isinstance(kind, type) and not issubclass(kind, BaseDataset):
+        source.find('unchecked', f'{place} is a {kind.__name__}, which is none of mmengine')
+        return source
     try:
-        with (
-            DefaultScope.overwrite_default_scope(scope),
-            explained(cfg, 'test' if role == 'test' else 'train', place=place),
-        ):
+        with _of_config(cfg, place):
             source.dataset = DATASETS.build({**settings, 'lazy_init': True})
+        classes_of(source.dataset, place)
     except UserError as error:
         source.find('config', str(error))
         return source
-    transforms = source.dataset.pipeline.transforms
-    metrics = metrics_of(cfg, role)
+    metrics = metrics_of(cfg, leaf.role)
     coco = [node for node in metrics if str(node['type']).rpartition('.')[2] == 'CocoMetric']
-    masks = any(getattr(transform, 'with_mask', False) for transform in transforms)
+    masks = any(getattr(transform, 'with_mask', False) for transform in source.dataset.pipeline.transforms)
     masks |= any('segm' in np.atleast_1d(node.get('metric', 'bbox')) for node in coco)
-    source.reading = Reading(place, source.classes, masks, bool(coco), role == 'train' or bool(metrics))
+    source.reading = Reading(place, source.classes, masks, bool(coco), leaf.role == 'train' or bool(metrics))
     source.decoder = decoder_of(source.dataset.pipeline)
-    if getattr(type(source.dataset), 'load_data_list', None) is CocoDataset.load_data_list:
+    if kind.load_data_list is CocoDataset.load_data_list:
         _read_coco(source)
+        if source.content is not None:
+            _compare(source, [node['ann_file'] for node in coco if node.get('ann_file')], evaluator)
     else:
         _read_other(source, cfg)
     return source
 
 
+@contextmanager
+def _of_config(cfg: Config, place: str) -> Iterator[None]:
+    """Build in the scope of a config; what does not work is a UserError of one line."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        with explained(cfg, 'test' if place.startswith('test') else 'train', place=place):
+            yield
+
+
 def _read_coco(source: Source) -> None:
     file = source.ann_file
-    if is_remote(file):
-        source.find('unchecked', f'{file} is remote')
+    if not os.path.isfile(file):  # which is the file backend's affair
+        source.find('unchecked', f'{file} is not a file here')
         return
     content, fault = parse(Path(file).read_bytes())
     if not source.reading.annotated:
@@ -169,27 +187,34 @@ def _read_coco(source: Source) -> None:
         return
     source.content = content
     prefix = source.dataset.data_prefix.get('img', '')
-    source.paths = [os.path.join(prefix, str(image.get('file_name', '')) if isinstance(image, dict) else '')
-                    for image in content['images']]  # fmt: skip
-    classes = source.classes
-    known = {
-        one['id']: one['name']
-        for one in content['categories']
-        if isinstance(one, dict) and {'id', 'name'} <= one.keys()
-    }
-    cat_ids = [number for number, name in known.items() if name in classes]
-    if fault := fault_of_categories(classes, known, cat_ids, file, source.place):
+    names = (image.get('file_name', '') if isinstance(image, dict) else '' for image in content['images'])
+    source.paths = [os.path.join(prefix, str(name)) for name in names]
+    pairs = zip(ids_of(content['categories']), content['categories'])
+    known = {number: one['name'] for number, one in pairs if number is not None and 'name' in one}
+    cat_ids = [number for number, name in known.items() if name in source.classes]
+    if fault := fault_of_categories(source.classes, known, cat_ids, file, source.place):
         source.find('classes', fault)
+
+
+def _compare(source: Source, files: list[str], evaluator: str) -> None:
+    """Compare the images of a set with those of its metrics' files, where these are others."""
+    for file in files:
+        if os.path.isfile(file) and not os.path.samefile(file, source.ann_file):
+            content, fault = parse(Path(file).read_bytes())
+            images, told = set(ids_of(source.content['images'])), named(file, evaluator)
+            fault = fault_of_parts(content) if not fault else fault
+            fault = (
+                f'{told} {fault}' if fault else fault_of_images(images, ids_of(content['images']), told, source.place)
+            )
+            if fault:
+                source.find('file', fault)
 
 
 def _read_other(source: Source, cfg: Config) -> None:
     """Let mmdet or mmpretrain read another format, and take what is left."""
     dataset, place = source.dataset, source.place
     try:
-        with (
-            DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')),
-            explained(cfg, 'train', place=place),
-        ):
+        with _of_config(cfg, place):
             dataset.full_init()
             infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         check_classes(dataset, place)

@@ -32,7 +32,7 @@ def check_config(cfg: Config, phase: str) -> None:
         _check_dict(dataset, f'{loader}_dataloader.dataset')
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
             check_dataset(dataset, f'{loader}_dataloader.dataset', registry)
-        _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
+        check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
     _check_checkpoints(cfg, phase)
     if phase == 'train' and not torch.cuda.is_available():
         if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
@@ -107,7 +107,8 @@ def _downloads(dataset: dict, registry: Registry) -> bool:
     return dataset.get('download', download is not None and download.default is True)
 
 
-def _check_evaluators(evaluators, name: str) -> None:
+def check_evaluators(evaluators, name: str) -> None:
+    """Raise UserError where an annotation file that the settings of metrics name is not there."""
     for path, node in _dicts({name: evaluators}):
         if isinstance(node.get('ann_file'), str):
             _check_path(node['ann_file'], f'{path}.ann_file')

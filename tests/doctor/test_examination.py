@@ -63,6 +63,12 @@ def test_images_that_are_broken_are_found(made):
         (dict(train_dataloader__dataset__metainfo__classes=('circle', 'sqare', 'triangle')), 'classes', "'square'?"),
         (dict(train_dataloader__dataset__metainfo__classes=('square', 'circle', 'triangle')), 'classes', 'number 1'),
         (dict(train_dataloader__dataset__pipeline__0__type='LoadImage'), 'config', "did you mean 'LoadImage"),
+        (
+            dict(train_dataloader__dataset__metainfo__classes='circle'),
+            'config',
+            "must be a tuple of names, as ('circle',)",
+        ),
+        (dict(val_evaluator__ann_file='none.json'), 'path', 'which the config names as val_evaluator.ann_file'),
         (dict(model__roi_head__bbox_head__num_classes=4), 'classes', 'model.roi_head.bbox_head.num_classes is 4'),
     ],
 )
@@ -79,6 +85,25 @@ def test_a_file_that_cannot_be_used(made, text, told):
     made.file('val').write_text(text)
     (finding,) = [finding for finding in made.diagnose().findings if finding.is_bad]
     assert finding.kind == 'file' and told in finding.names[0]
+
+
+def test_a_metric_needs_the_file_of_its_images(made):
+    content = json.loads(made.file('val').read_text())
+    for image in content['images']:
+        image['id'] += 100
+    other = made.root / 'other.json'
+    other.write_text(json.dumps(content))
+    (finding,) = [finding for finding in made.diagnose(val_evaluator__ann_file=str(other)).findings if finding.is_bad]
+    assert finding.kind == 'file' and 'does not have 4 of the 4 images of val_dataloader.dataset' in finding.names[0]
+
+
+def test_what_is_not_here_is_not_looked_at_and_said(made):
+    cfg = made.cfg()
+    cfg.train_dataloader.dataset.backend_args = dict(backend='petrel')
+    diagnosis = diagnose(cfg)
+    (told,) = [finding.names for finding in diagnosis.findings if finding.kind == 'unchecked']
+    assert told == ['the images of train_dataloader.dataset, which its backend_args fetch']
+    assert not diagnosis.is_bad and len(diagnosis.files) == 4
 
 
 def test_an_evaluated_set_needs_iscrowd_and_a_set_for_training_does_not(made):

@@ -1,6 +1,6 @@
 """The classes of the heads, the data sets, their annotation files and the evaluators, against each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from logging import Logger
 
 from mmcv.cnn import VGG
@@ -24,10 +24,7 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
 
     mmdet lets a name pass that is not in the file, and numbers classes in the file's order, whatever metainfo says.
     """
-    classes = dataset.metainfo.get('classes') or ()
-    if isinstance(classes, str):
-        raise DataError(f'{setting}.metainfo.classes must be a tuple of names, as ({classes!r},), but is {classes!r}')
-    fault = None
+    classes, fault = classes_of(dataset, setting), None
     if hasattr(dataset, 'cat_ids') and (known := names_by_id(dataset.ann_file)):
         fault = fault_of_categories(classes, known, dataset.cat_ids, dataset.ann_file, setting)
     elif hasattr(dataset, 'folder_to_idx'):  # mmpretrain's data sets without a file
@@ -35,6 +32,14 @@ def check_classes(dataset: BaseDataset, setting: str) -> None:
         fault = _order_fault(f'{setting}.metainfo.classes', classes, folders, list(dataset.folder_to_idx))
     if fault:
         raise DataError(fault)
+
+
+def classes_of(dataset: BaseDataset, setting: str) -> Sequence[str]:
+    """Return the classes of a data set; raise UserError where they are a text."""
+    classes = dataset.metainfo.get('classes') or ()
+    if isinstance(classes, str):
+        raise DataError(f'{setting}.metainfo.classes must be a tuple of names, as ({classes!r},), but is {classes!r}')
+    return classes
 
 
 def fault_of_categories(
@@ -156,11 +161,8 @@ def check_evaluator(loop, name: str, settings: Mapping | list, logger: Logger) -
 
 def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting: str, logger: Logger) -> None:
     images = {leaf.get_data_info(index)['img_id'] for _, leaf in leaves(dataset, '') for index in range(len(leaf))}
-    if foreign := images - set(coco.imgs):
-        raise DataError(
-            f'{file} does not have {len(foreign)} of the {len(images)} images of {setting} (one of them has the id '
-            f'{min(foreign, key=str)!r}); both need the same annotation file'
-        )
+    if fault := fault_of_images(images, coco.imgs, file, setting):
+        raise DataError(fault)
     names = [category['name'] for category in coco.cats.values()]
     if fault := missing_classes(classes, names):
         raise DataError(f'{file} {fault}')
@@ -173,3 +175,14 @@ def _check_coco(coco: COCO, dataset, classes: Sequence[str], file: str, setting:
         logger.warning(
             f'{file} has {len(coco.imgs)} images, {setting} {len(images)} of them: the others count as missed'
         )
+
+
+def fault_of_images(images: set, known: Iterable, file: str, setting: str) -> str | None:
+    """Return which ids of a data set's images are not among the `known` ones of its evaluator's file, or None."""
+    foreign = images - set(known)
+    if not foreign:
+        return None
+    return (
+        f'{file} does not have {len(foreign)} of the {len(images)} images of {setting} (one of them has the id '
+        f'{min(foreign, key=str)!r}); both need the same annotation file'
+    )

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 # what OpenCV decodes as Pillow does; of another format it is asked, too
 _COMMON = ('JPEG', 'MPO', 'PNG', 'BMP', 'PPM', 'TIFF', 'WEBP')
 # what Pillow raises for a damaged file: OSError is of most formats, the others are of single decoders
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError)
 
 
 class Decoder(NamedTuple):
@@ -73,7 +73,7 @@ def examine(path: str, decoder: Decoder = _USUAL) -> ImageFile:
     """Decode all of a local image by Pillow, which alone tells of a cut one, and by mmcv where they may differ."""
     if told := fault_of_file(path):
         return ImageFile('missing' if 'exist' in told else 'empty', told)
-    found = ImageFile()
+    found, content, known = ImageFile(), b'', False
     try:
         with open(path, 'rb') as file:
             content = file.read()
@@ -87,6 +87,8 @@ def examine(path: str, decoder: Decoder = _USUAL) -> ImageFile:
                 image.load()
         if known and found.orientation == 1:
             return found
+    except Image.DecompressionBombError:  # larger than Pillow likes
+        pass
     except _DAMAGED as error:
         found.told = ' '.join(f'{type(error).__name__}: {error}'.split())
     pixels = None
