@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """An image or its annotations that cannot be used.
+    """An image, its annotations or its classes that cannot be used.
 
     A data loader's worker hands an error on by its class and the text of its traceback, which becomes a note here.
     """

@@ -1,6 +1,7 @@
 import gc
 import multiprocessing
 import os
+import shutil
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mmengine.registry import DefaultScope  # noqa: E402
 from .helpers import CLASSES, REPO, SHARED  # noqa: E402
 from .helpers.configs import write_tiny_config  # noqa: E402
 from .helpers.logs import logged  # noqa: E402
+from .helpers.made_set import MadeSet  # noqa: E402
 from .helpers.tools import run_tool  # noqa: E402
 
 # for each base of mmdet or mmpretrain a config reads all of their metafiles again: 0.4 of its 0.5 seconds
@@ -121,6 +123,13 @@ def tiny_classifier_config(tmp_path):
 def tiny_config(tmp_path, sample):
     """Write a config on the shipped sample config, shrunk to run in seconds; returns its path."""
     return partial(write_tiny_config, tmp_path, sample)
+
+
+@pytest.fixture
+def made(tmp_path, sample) -> MadeSet:
+    """A copy of the sample set, with a config that trains on it, for a test to break."""
+    root = shutil.copytree(sample, tmp_path / 'data')
+    return MadeSet(root, write_tiny_config(tmp_path, root))
 
 
 @pytest.fixture(scope='session')

@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from fasternet_mm.engine.cli import command_line, parse_run_args
 from fasternet_mm.engine.preflight import check_config
-from fasternet_mm.engine.rehearsal import prepare_runner, run
+from fasternet_mm.engine.rehearsal import doctor_named, prepare_runner, run
 from fasternet_mm.engine.runner import FittingCheckpointHook, load_config
 from fasternet_mm.engine.work_dir import last_checkpoint, training_in
 from fasternet_mm.errors import UserError
@@ -63,7 +63,7 @@ def main() -> None:
     apply_options(cfg, args)
     check_config(cfg, 'train')
     require_writable(Path(cfg.work_dir), f'the work dir {cfg.work_dir}')
-    with training_in(cfg):
+    with training_in(cfg), doctor_named(args.config):
         runner = prepare_runner(cfg, 'train')
         if cfg.get('resume'):
             runner.register_hook(FittingCheckpointHook(), priority='VERY_HIGH')

@@ -53,14 +53,18 @@ def read_config(config: str) -> Config:
 
 def leaf_text(config: str, adaptation: Adaptation, out: str | Path) -> str:
     """Return the text of the leaf config at `out` that inherits from `config` and has the changes of `adaptation`."""
-    base = config if '::' in config else Path(os.path.relpath(config, Path(out).resolve().parent)).as_posix()
     lines = [f'# {note}' for note in adaptation.notes]
-    lines.append(f'_base_ = {base!r}')
-    lines += [f'{key} = {_code(value, len(key) + 3)}' for key, value in adaptation.changes.items()]
+    lines.append(f'_base_ = {base_for(config, out)!r}')
+    lines += [f'{key} = {code(value, len(key) + 3)}' for key, value in adaptation.changes.items()]
     return '\n'.join(lines) + '\n'
 
 
-def _code(value, used: int = 0, indent: int = 0) -> str:
+def base_for(config: str, out: str | Path) -> str:
+    """Return how the config at `out` names `config` as its base: by its path from there, or by its name."""
+    return config if '::' in config else Path(os.path.relpath(config, Path(out).resolve().parent)).as_posix()
+
+
+def code(value, used: int = 0, indent: int = 0) -> str:
     """Return a value as Python code, on one line if `used` characters before it leave room."""
     short = _short_code(value)
     if used + indent + len(short) <= _WIDTH or not (isinstance(value, (Mapping, list)) and value):
@@ -68,7 +72,7 @@ def _code(value, used: int = 0, indent: int = 0) -> str:
     inner = ' ' * (indent + 4)
     if isinstance(value, list):
         return '[\n' + ''.join(f'{inner}{_filled(each, indent + 4)},\n' for each in value) + ' ' * indent + ']'
-    items = ''.join(f'{inner}{key}={_code(each, len(key) + 2, indent + 4)},\n' for key, each in value.items())
+    items = ''.join(f'{inner}{key}={code(each, len(key) + 2, indent + 4)},\n' for key, each in value.items())
     return f'dict(\n{items}{" " * indent})'
 
 

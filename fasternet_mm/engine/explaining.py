@@ -18,7 +18,7 @@ from mmengine.registry import Registry, build_from_cfg
 from mmengine.runner import Runner
 from torch import nn
 
-from ..errors import UserError, did_you_mean
+from ..errors import DataError, UserError, did_you_mean
 from .checks.annotations import find_fault, named
 from .faults import outside_fault
 
@@ -98,7 +98,7 @@ def explain(
     if reader is not None and isinstance(node, Mapping) and isinstance(node.get('ann_file'), str):
         file = Path(node.get('data_root') or '', node['ann_file'])
         if fault := find_fault(file, getattr(reader, '_metainfo', {}).get('classes')):  # it may be half built
-            return UserError(f'{named(file, path)} {fault}')
+            return DataError(f'{named(file, path)} {fault}')
     if path:
         place = f'{path} ({_shown(node)})'
     return UserError(f'{place} does not work: {cause(root)}{hint} (--traceback shows where)')

@@ -31,8 +31,8 @@ def check_config(cfg: Config, phase: str) -> None:
         dataset = settings.get('dataset', {})
         _check_dict(dataset, f'{loader}_dataloader.dataset')
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
-            _check_dataset(dataset, f'{loader}_dataloader.dataset', registry)
-        _check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
+            check_dataset(dataset, f'{loader}_dataloader.dataset', registry)
+        check_evaluators(cfg.get(f'{loader}_evaluator'), f'{loader}_evaluator')
     _check_checkpoints(cfg, phase)
     if phase == 'train' and not torch.cuda.is_available():
         if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
@@ -79,11 +79,12 @@ def _dicts(node) -> list[tuple[str, dict]]:
     return [(path, child) for path, child in nodes(node) if isinstance(child, dict)]
 
 
-def _check_dataset(dataset: dict, name: str, registry: Registry) -> None:
+def check_dataset(dataset: dict, name: str, registry: Registry) -> None:
+    """Raise UserError where a path that the settings of a data set name is not there."""
     for key in ('dataset', 'datasets'):  # wrappers such as RepeatDataset and ConcatDataset
         inner = dataset.get(key)
         for child in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
-            _check_dataset(child, f'{name}.{key}', registry)
+            check_dataset(child, f'{name}.{key}', registry)
     if dataset.get('backend_args') or _downloads(dataset, registry):
         return
     root = dataset.get('data_root') or ''
@@ -106,7 +107,8 @@ def _downloads(dataset: dict, registry: Registry) -> bool:
     return dataset.get('download', download is not None and download.default is True)
 
 
-def _check_evaluators(evaluators, name: str) -> None:
+def check_evaluators(evaluators, name: str) -> None:
+    """Raise UserError where an annotation file that the settings of metrics name is not there."""
     for path, node in _dicts({name: evaluators}):
         if isinstance(node.get('ann_file'), str):
             _check_path(node['ann_file'], f'{path}.ann_file')

@@ -1,6 +1,7 @@
 """Everything that a run will use, built and tried on one image before the first iteration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from inspect import signature
 
 import torch
@@ -63,6 +64,16 @@ def prepare_runner(cfg: Config, phase: str) -> Runner:
     if 'val' in loops:
         check_same_classes(loops['train'].dataloader.dataset, loops['val'].dataloader.dataset, runner.logger)
     return runner
+
+
+@contextmanager
+def doctor_named(config: str) -> Iterator[None]:
+    """Note at an error of the data which command looks at all of it."""
+    try:
+        yield
+    except DataError as error:
+        error.add_note(f'python tools/check_data.py {config} looks at all of the data')
+        raise
 
 
 def run(runner: Runner, cfg: Config, phase: str) -> None:
@@ -168,7 +179,7 @@ def _check_data(runner: Runner, loop, name: str, cfg: Config, phase: str) -> Non
         try:
             sample = first_sample(dataset)
         except DataError as error:
-            raise UserError(f'{setting}: {error}') from error
+            raise DataError(f'{setting}: {error}') from error
     for path, leaf in leaves(dataset, setting):
         check_files(leaf, path)
     if not isinstance(runner.model, BaseTTAModel):  # which takes several versions of an image

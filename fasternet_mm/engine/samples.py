@@ -1,6 +1,7 @@
 """The samples of a data set: which image an error is about, and a first one to try."""
 
 import copy
+import logging
 import math
 import os
 import random
@@ -13,12 +14,15 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from PIL import Image
 
 from ..errors import DataError, UserError
+from .checks.images import decoder_of, examine, fault_of_file
 from .explaining import cause, innermost
 
 _MOST_FILES = 5000
+_HANDFUL = 8
 
 
 def leaves(dataset, setting: str) -> Iterator[tuple[str, BaseDataset]]:
@@ -48,7 +52,7 @@ def _prepare_data(self: BaseDataset, index: int) -> Any:
     size = getattr(sample.get('data_samples'), 'ori_shape', None) if isinstance(sample, dict) else None
     if size is not None:
         info = self.get_data_info(index)
-        if fault := _fault_of_size(tuple(size[::-1]), info) or _fault_of_label(info, self):
+        if fault := fault_of_size(tuple(size[::-1]), info) or fault_of_label(info, self):
             raise DataError(f'image {info.get("img_path")!r} {fault}')
     return sample
 
@@ -59,10 +63,10 @@ def _what_is_wrong(error: Exception, dataset: BaseDataset, index: int) -> str:
     told = (f'{type(transform).__name__}: ' if transform else '') + cause(error)
     if not isinstance(path, str):
         return f'sample {index} of {dataset.ann_file!r} cannot be used: {told}'
-    if fault := _fault_of_file(path):
+    if fault := fault_of_file(path):
         return f'image {path!r} {fault}'
     size = _size_of(path)
-    if size and (fault := _fault_of_size(size, info)):
+    if size and (fault := fault_of_size(size, info)):
         return f'image {path!r} {fault}'
     if size is None or isinstance(transform, LoadImageFromFile):
         return f'image {path!r} is damaged, or of a format that cannot be read: {told}'
@@ -77,15 +81,7 @@ def _size_of(path: str) -> tuple[int, int] | None:
         return None
 
 
-def _fault_of_file(path: str) -> str | None:
-    if '://' in path:  # remote: the file backend's affair
-        return None
-    if not os.path.isfile(path):
-        return 'does not exist'
-    return None if os.path.getsize(path) else 'is empty'
-
-
-def _fault_of_size(size: tuple[int, int], info: dict) -> str | None:
+def fault_of_size(size: tuple[int, int], info: dict) -> str | None:
     """Compare the width and height of an image with those that its annotations were made for, where there are any."""
     told = (info.get('width'), info.get('height'))
     if None in told or size == told:
@@ -94,7 +90,7 @@ def _fault_of_size(size: tuple[int, int], info: dict) -> str | None:
     return f'has {width} x {height} pixels, but is annotated as one of {told[0]} x {told[1]}: boxes would be elsewhere'
 
 
-def _fault_of_label(info: dict, dataset: BaseDataset) -> str | None:
+def fault_of_label(info: dict, dataset: BaseDataset) -> str | None:
     """Compare the label of an image, or its labels, with the number of classes; a GPU would only say "assert"."""
     classes = dataset.metainfo.get('classes')
     for label in np.ravel(info.get('gt_label', ())) if classes else ():
@@ -104,14 +100,30 @@ def _fault_of_label(info: dict, dataset: BaseDataset) -> str | None:
 
 
 def check_files(dataset: BaseDataset, setting: str) -> None:
-    """Raise UserError where an image is missing or empty, or has no right label: of up to 5000, of more evenly many."""
-    for index in range(0, len(dataset), math.ceil(len(dataset) / _MOST_FILES)):
+    """Look at up to 5000 images, of more evenly many, and decode a handful of them.
+
+    Raises:
+        DataError: If one is missing or empty, has no right label, or cannot be decoded.
+    """
+    for index in _evenly(len(dataset), _MOST_FILES):
         info = dataset.get_data_info(index)
         path = info.get('img_path')
         if index == 0 and not (path and os.path.isfile(path)):  # remote, or in an archive: the first sample was fine
             return
-        if fault := _fault_of_file(path) or _fault_of_label(info, dataset):
-            raise UserError(f'{setting}: image {path!r} {fault}')
+        if fault := fault_of_file(path) or fault_of_label(info, dataset):
+            raise DataError(f'{setting}: image {path!r} {fault}')
+    for index in _evenly(len(dataset), _HANDFUL):
+        path = dataset.get_data_info(index)['img_path']
+        file = examine(path, decoder_of(dataset.pipeline))
+        if file.fault == 'damaged':
+            text = f'{setting}: image {path!r} {file.told}; tools/check_data.py finds all of them'
+            print_log(text, logger='current', level=logging.WARNING)
+        elif file.fault:
+            raise DataError(f'{setting}: image {path!r} {file.told}')
+
+
+def _evenly(length: int, most: int) -> range:
+    return range(0, length, math.ceil(length / most))
 
 
 def first_sample(dataset) -> Any:

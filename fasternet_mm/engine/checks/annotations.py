@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import did_you_mean
@@ -34,7 +34,7 @@ _EXPECTED = {
     _is_box: 'four numbers [x, y, width, height] are expected',
 }
 # what mmdet's CocoDataset reads of each entry
-_PARTS = {
+PARTS = {
     'images': dict(id=_is_id, file_name=_is_text, width=_is_number, height=_is_number),
     'annotations': dict(id=_is_id, image_id=_is_id, category_id=_is_id, bbox=_is_box, area=_is_number),
     'categories': dict(id=_is_id, name=_is_text),
@@ -48,18 +48,31 @@ def find_fault(path: str | Path, classes: Sequence[str] | None = None) -> str | 
     """
     if os.path.isfile(path) and not os.path.getsize(path):
         return 'is empty'
-    content = _read(path)
-    if content is None:
+    text = _read(path)
+    if text is None:
         return None
+    content, fault = parse(text)
+    if fault or 'data_list' in content:  # mmengine's own format
+        return fault
+    return (
+        fault_of_parts(content)
+        or _fault_of_entries(content)
+        or _fault_of_ids(content)
+        or (classes and _fault_of_classes(content, classes))
+    )
+
+
+def parse(text: bytes) -> tuple[dict, str | None]:
+    """Return the dict of an annotation file's text, and what is wrong with it where it is none, as `find_fault`."""
+    if not text:
+        return {}, 'is empty'
     try:
-        content = json.loads(content)
-    except ValueError as error:  # UnicodeDecodeError is one
-        return f'is not JSON: {error}'
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        return {}, f'is not JSON: {error}'
     if not isinstance(content, dict):
-        return f'holds a {type(content).__name__}; annotations in COCO format are a dict of {", ".join(_PARTS)}'
-    if 'data_list' in content:  # mmengine's own format
-        return None
-    return _fault_of_parts(content) or _fault_of_ids(content) or (classes and _fault_of_classes(content, classes))
+        return {}, f'holds a {type(content).__name__}; annotations in COCO format are a dict of {", ".join(PARTS)}'
+    return content, None
 
 
 def find_bad_box(path: str | Path) -> str | None:
@@ -70,7 +83,8 @@ def find_bad_box(path: str | Path) -> str | None:
     content = _read(path) or b''
     if b'NaN' not in content and b'Infinity' not in content:
         return None
-    return _fault_of_entries('annotations', json.loads(content)['annotations'], dict(bbox=_is_box))
+    faults = entry_faults('annotations', json.loads(content)['annotations'], dict(bbox=_is_box))
+    return next((told for _, _, told in faults), None)
 
 
 def names_by_id(path: str | Path) -> dict:
@@ -110,33 +124,41 @@ def missing_classes(classes: Sequence[str], names: Iterable[str]) -> str | None:
     )
 
 
-def _fault_of_parts(content: dict) -> str | None:
-    for part, keys in _PARTS.items():
+def fault_of_parts(content: dict) -> str | None:
+    """Return which part of a file is missing, or is no list, as :func:`find_fault` does."""
+    for part in PARTS:
         if part not in content:
-            return f'has no {part!r}; annotations in COCO format have {", ".join(_PARTS)}'
+            return f'has no {part!r}; annotations in COCO format have {", ".join(PARTS)}'
         if not isinstance(content[part], list):
             return f'has a {type(content[part]).__name__} for {part!r}; a list is expected'
-        if fault := _fault_of_entries(part, content[part], keys):
-            return fault
     return None
 
 
-def _fault_of_entries(part: str, entries: Iterable, keys: dict) -> str | None:
+def entry_faults(part: str, entries: Iterable, keys: dict | None = None) -> Iterator[tuple[int, list[str], str]]:
+    """Yield the position of each entry that lacks something, which keys it is about, and what is wrong."""
+    keys = keys or PARTS[part]
     for position, entry in enumerate(entries):
         place = f'has {part}[{position}]'
         if not isinstance(entry, dict):
-            return f'{place} = {str(entry)[:40]!r}; a dict of {", ".join(keys)} is expected'
+            yield position, list(keys), f'{place} = {str(entry)[:40]!r}; a dict of {", ".join(keys)} is expected'
+            continue
         place += f' (id {entry.get("id")!r})'
         if missing := [key for key in keys if key not in entry]:
-            return f'{place} without {", ".join(missing)}'
+            yield position, missing, f'{place} without {", ".join(missing)}'
+            continue
         for key, is_right in keys.items():
             if not is_right(entry[key]):
-                return f'{place} with {key} {entry[key]!r}; {_EXPECTED[is_right]}'
-    return None
+                yield position, [key], f'{place} with {key} {entry[key]!r}; {_EXPECTED[is_right]}'
+                break
+
+
+def _fault_of_entries(content: dict) -> str | None:
+    faults = (told for part in PARTS for _, _, told in entry_faults(part, content[part]))
+    return next(faults, None)
 
 
 def _fault_of_ids(content: dict) -> str | None:
-    for part in _PARTS:
+    for part in PARTS:
         ids = Counter(entry['id'] for entry in content[part])
         if not ids:
             return f'has no {part}'
