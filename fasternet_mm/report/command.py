@@ -114,9 +114,11 @@ def run_suite(reporter: Reporter, rows: Sequence[Row], folder: Path) -> None:
     done = {model.name for model in report.models}
     report.comparisons = [one for one in report.comparisons if one.side_a.model in done]
 
+    pipeline = table.pipeline and table.pipeline()
+
     def known(row: Row) -> dict:
         names = ('published', 'shape', 'labels', 'operator', 'channels')
-        return {name: getattr(row, name) for name in names} | dict(random=True)
+        return {name: getattr(row, name) for name in names} | dict(random=True, pipeline=pipeline)
 
     def built(row: Row) -> Subject | None:
         try:

@@ -64,6 +64,13 @@ def test_modes_that_are_not_for_this_model_or_machine(classifier, detector):
     assert row.error == 'mode openvino: the file of a whole detector takes one image at a time'
 
 
+def test_a_detector_of_a_suite_becomes_a_file(detector):
+    """It has no config of its own: how a picture is read is the suite's."""
+    subject = replace(detector, cfg=None, pipeline=detector.cfg)
+    (row,) = run([subject], modes=['openvino'], scopes=['detector']).models[0].measurements
+    assert row.error is None and row.file_size > 0 and row.agreement.off < 0.01
+
+
 def test_a_training_step_beside_timms(classifier):
     timm = from_timm('timm://fasternet_t0')
     report = run([classifier, timm], batch_sizes=[2], scopes=['training'])

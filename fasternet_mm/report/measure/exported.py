@@ -1,5 +1,6 @@
 """Models as files in the report's folder: what a runtime is timed with has a size and an accuracy of its own."""
 
+import copy
 import json
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...deploy import export_detector, provenance, require_packages, to_onnx
+from ...deploy import export_detector, has_deploy_form, provenance, require_packages, to_onnx
 from ...deploy.evaluation import ExportedFile, Inputs
 from ...deploy.onnx import tensors_of
 from ...deploy.quantization import quantize, read, write
@@ -18,7 +19,7 @@ from ...deploy.runtime import metadata_of, openvino_core
 from ...errors import UserError
 from ...files import AtomicLocalBackend
 from ..schema import MODES
-from .modes import UnsupportedModeError
+from .modes import UnsupportedModeError, fused
 from .subject import Subject
 
 _CALIBRATED_ON = 64  # training images
@@ -76,16 +77,19 @@ def metadata_for(subject: Subject) -> dict[str, str]:
 
 def detector_file(subject: Subject, images: Sequence[np.ndarray], dtype: str) -> Path:
     """Return the file of a whole detector, which takes any size; it is written once, and compared on the images."""
-    if subject.cfg is None:
+    cfg = subject.pipeline if subject.cfg is None else subject.cfg
+    if cfg is None:
         raise UnsupportedModeError('a whole detector becomes a file from a config alone')
     file = subject.folder / f'{subject.name}.onnx'
     if file not in subject.files:
         with tempfile.TemporaryDirectory() as folder:
             for number, image in enumerate(images):
                 cv2.imwrite(f'{folder}/{number}.png', image)
-            said = provenance(subject.cfg, subject.config, subject.checkpoint)
+            said = provenance(cfg, subject.config or 'of the suite', subject.checkpoint)
             how = dict(dynamic=True, images=Path(folder), say=_silent, compared=not subject.made_to_find)
-            export_detector(subject.model, subject.cfg, said, file, **how)
+            model = subject.model  # a FasterNet is exported in its deploy form
+            model = model if has_deploy_form(model) else fused(copy.deepcopy(model))
+            export_detector(model, cfg, said, file, **how)
         subject.files.add(file)
     return _quantized(subject, file, 1) if dtype == 'int8' else file
 

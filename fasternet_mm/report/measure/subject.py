@@ -35,6 +35,7 @@ class Subject:
     cfg: Config | None = None  # where the data and the evaluator come from
     config: str | None = None  # path
     checkpoint: str | None = None  # path, URL or name
+    pipeline: Config | None = None  # whose test pipeline an exported detector follows, where there is no `cfg`
     published: Published | None = None  # the paper's row
     shape: tuple[int, int] | None = None  # H, W that the model is meant for, where the kind does not say it
     operator: str | None = None  # of a stack's layers

@@ -18,6 +18,11 @@ from .rows import PAPER, Row, build_from, published_rows
 _MASK_RCNN = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mask_rcnn'
 
 
+def pipeline() -> Config:
+    """Return the config whose test pipeline all rows of table 4 share."""
+    return Config.fromfile(_mmdet('r50'))
+
+
 def classifiers() -> list[Row]:
     """Return the rows of table 3, on ImageNet."""
     rows = []

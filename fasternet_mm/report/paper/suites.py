@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from mmcv.cnn.bricks import DropPath
+from mmengine.config import Config
 from torch import nn
 
 from ...errors import UserError
 from ...models import FasterNet
 from ..schema import Published
 from .ablation import ablation
-from .networks import classifiers, detectors
+from .networks import classifiers, detectors, pipeline
 from .operators import operators
 from .peers import peers, peers_coco
 from .rows import Row
@@ -26,15 +27,16 @@ class Table:
     reference: str | None  # the row that the others take turns with; none where rows have their own
     mode: str = 'fused'  # in which it is measured if nothing else is said
     scopes: tuple[str, ...] = ()  # that are measured beside the kind
+    pipeline: Callable[[], Config] | None = None  # for detectors as files
 
 
 TABLES = {
     'table1': Table('operator', operators, None, 'eager', ('roofline',)),
     'table3': Table('classifier', classifiers, 'FasterNet-T2'),
-    'table4': Table('detector', detectors, 'FasterNet-S'),
+    'table4': Table('detector', detectors, 'FasterNet-S', pipeline=pipeline),
     'table5': Table('classifier', ablation, None),
     'peers': Table('classifier', peers, 'FasterNet-T2'),
-    'peers_coco': Table('detector', peers_coco, 'FasterNet-S'),
+    'peers_coco': Table('detector', peers_coco, 'FasterNet-S', pipeline=pipeline),
 }
 
 
