@@ -110,6 +110,9 @@ def test_accuracy_and_latency_of_a_detector(trained, report_tool, tmp_path, samp
 
     again = report_tool('--compare', out, out / 'report.json')
     assert 'not measured side by side' in again.stdout
+    drawn = report_tool('--compare', out, '--out', tmp_path / 'drawn')
+    for name in ('compare.md', 'latency.png', 'split.png', 'roofline.png'):
+        assert name in drawn.stdout and (tmp_path / 'drawn' / name).is_file()
 
 
 def test_rows_of_a_suite(report_tool, tmp_path):
