@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..adapt.least_squares import SecondMoments, fit_pconv
 from ..models import PConvBlock
-from .rows import Moments, ridged
+from .rows import Moments, add_ridge
 
 DWCONV, GCONV, PCONV = 'DWConv + PWConv', 'GConv (16) + PWConv', 'PConv + PWConv'
 BEST, PWCONV, TSHAPED = 'PConv + PWConv, best of 8 random quarters', 'PWConv', 'T-shaped conv'
@@ -286,7 +286,7 @@ def reduced_rank(root: Tensor, cross: Tensor, rank: int) -> tuple[Tensor, Tensor
 
 def solved(inputs: Tensor, cross: Tensor) -> Tensor:
     """Return the weights of least squares, (features, outputs), from second moments."""
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(ridged(inputs)))
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(add_ridge(inputs.clone())))
 
 
 def substitutes_of(conv: nn.Conv2d) -> tuple[dict[str, Substitute], dict[str, str]]:
