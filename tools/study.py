@@ -59,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     first_of_each = '(default: the first regular 3x3 convolution of each stage)'
     one.add_argument('--layers', nargs='+', metavar='NAME', help=f'regular 3x3 convolutions {first_of_each}')
     one.add_argument('--rows', type=int, default=16384, help='output pixels of a layer (default: %(default)s)')
-    one.add_argument('--steps', type=int, default=1000, help='of Adam; 0 leaves it out (default: %(default)s)')
+    one.add_argument('--steps', type=int, default=600, help='of Adam; 0 leaves it out (default: %(default)s)')
     add_study('salient', 'where 3x3 filters are largest: figure 6', needs_images=False)
     one = add_study('redundancy', 'how much feature maps repeat one another: figure 3, and numbers')
     one.add_argument('--layers', nargs='+', metavar='NAME', help=f'layers that take one map {first_of_each}')

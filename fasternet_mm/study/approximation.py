@@ -24,8 +24,8 @@ from .substitutes import BEST, PCONV, PConvPointwise, Substitute, substitutes_of
 
 _SHARES = dict(train=0.7, val=0.1, test=0.2)  # the paper's
 _QUARTERS = 8
-_BATCH, _RATE = 256, 1e-3
-_LIMITS = Limits(warmup=0.5, min_seconds=0.3, repeats=20)
+_BATCH, _RATE = 256, 1e-2
+_LIMITS = Limits(warmup=0.3, min_seconds=0.2, repeats=20)
 
 
 def approximation(
@@ -33,7 +33,7 @@ def approximation(
     files: Sequence[Path],
     layers: Sequence[str] | None = None,
     rows: int = 16384,
-    steps: int = 1000,
+    steps: int = 600,
     track: Track = silent,
     limits: Limits = _LIMITS,
 ) -> Approximation:

@@ -31,7 +31,7 @@ def study_approximation(
     out: str | Path,
     layers: Sequence[str] | None = None,
     rows: int = 16384,
-    steps: int = 1000,
+    steps: int = 600,
     command: Sequence[str] = (),
     track: Track = silent,
 ) -> Study:

@@ -24,11 +24,11 @@ def markdown(study: Study) -> str:
     lines += [f'**{escaped(label)}**' for label in study.labels]
     machine = [[Cell(key), Cell(shown(value))] for key, value in flat(asdict(study.environment)).items()]
     blocks = [*_BLOCKS[study.study](study.result), Block('Environment', ['', ''], machine)]
-    return '\n\n'.join([*lines, rendered(blocks)])
+    return '\n\n'.join([*filter(None, lines), rendered(blocks)])
 
 
 def _cells(*texts: object) -> list[Cell]:
-    return [Cell(text if isinstance(text, str) else number(text)) for text in texts]
+    return [Cell(number(text) if isinstance(text, float) else str(text)) for text in texts]
 
 
 def _between(interval: list[float]) -> str:
@@ -58,12 +58,13 @@ def _mean(values: list[float]) -> float | None:
 def _layer_block(layer: ApproximatedLayer) -> Block:
     rows = [_cells('the convolution itself', '', '', '', '', '', '', layer.parameters, layer.multiply_adds / 1e6,
                    layer.latency_ms.p50)]  # fmt: skip
-    notes = []
+    hows = {}
     for one in layer.substitutes:
         row = [one.name]
         for fit in (one.optimum, one.trained):
             row += ['-', '-', '-'] if fit is None else _of_fit(fit)
-            notes += [f'{one.name}: {fit.how}.'] if fit else []
+            if fit:
+                hows.setdefault(fit.how, []).append(one.name)
         rows.append(_cells(*row, one.parameters, one.multiply_adds / 1e6, one.latency_ms.p50))
     rows += [_cells(name, reason, *[''] * 8) for name, reason in layer.missing.items()]
     ways = [f'{what}, {way}' for way in ('optimum', 'Adam') for what in ('train error', 'test error', 'to PConv')]
@@ -73,7 +74,8 @@ def _layer_block(layer: ApproximatedLayer) -> Block:
         f'{channels} channels, {size} pixels out, stride {layer.stride}; variance {number(layer.variance)}; {counts}.'
     )
     columns = ['substitute', *ways, 'parameters', 'multiply-adds (M)', 'ms']
-    return Block(layer.name, columns, rows, [told, *layer.labels, *notes])
+    fits = [f'{", ".join(names)}: {how}.' for how, names in hows.items()]
+    return Block(layer.name, columns, rows, [told, *layer.labels, *fits])
 
 
 def _of_fit(fit: Fit) -> list[str]:

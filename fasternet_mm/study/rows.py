@@ -96,7 +96,7 @@ class Moments:
     Attributes:
         inputs (Tensor): (features, features).
         cross (Tensor): (features, outputs).
-        outputs (float): Sum of the outputs' variances.
+        outputs (Tensor): Sum of the outputs' variances, a scalar.
         input_mean, output_mean (Tensor): (features,) and (outputs,).
     """
 
@@ -112,18 +112,18 @@ class Moments:
         sums = SecondMoments()
         x = rows.patches.flatten(1)
         sums.add(torch.cat((x, x.new_ones(len(x), 1)), 1), rows.outputs)
-        inputs, cross, n = sums.inputs / sums.rows, sums.cross / sums.rows, sums.rows
-        mean, wanted = inputs[-1, :-1], cross[-1]
+        inputs, cross = sums.inputs.div_(sums.rows), sums.cross.div_(sums.rows)  # in place, for they may be large
+        mean, wanted = inputs[-1, :-1].clone(), cross[-1]
         return cls(
-            ridged(inputs[:-1, :-1] - mean[:, None] * mean),
-            cross[:-1] - mean[:, None] * wanted,
-            sums.outputs / n - wanted.square().sum(),
+            add_ridge(inputs[:-1, :-1].addr_(mean, mean, alpha=-1)),
+            cross[:-1].addr_(mean, wanted, alpha=-1),
+            sums.outputs / sums.rows - wanted.square().sum(),
             mean,
             wanted,
         )
 
 
-def ridged(inputs: Tensor) -> Tensor:
-    """Return second moments with a very small number added to their diagonal, so that they can be inverted."""
-    ridge = (_RIDGE * inputs.diagonal().mean()).clamp(min=1e-60)
-    return inputs + ridge * torch.eye(len(inputs)).to(inputs)
+def add_ridge(inputs: Tensor) -> Tensor:
+    """Add a very small number to the diagonal of second moments, in place, so that they can be inverted; return them."""
+    inputs.diagonal().add_((_RIDGE * inputs.diagonal().mean()).clamp(min=1e-60))
+    return inputs

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ..adapt.least_squares import SecondMoments, fit_pconv
 from ..models import PConvBlock
-from .rows import Moments, ridged
+from .rows import Moments, add_ridge
 
 DWCONV, GCONV, PCONV = 'DWConv + PWConv', 'GConv (16) + PWConv', 'PConv + PWConv'
 BEST, PWCONV, TSHAPED = 'PConv + PWConv, best of 8 random quarters', 'PWConv', 'T-shaped conv'
-_SETTLED = 1e-5  # an alternating fit has converged when a sweep lowers the error by less than this share
-_SWEEPS = 100  # at most
+_SETTLED = 1e-4  # an alternating fit has converged when a sweep lowers the error by less than this share
+_SWEEPS = 60  # at most
 _STARTS = 3
 
 
@@ -203,35 +203,51 @@ class Alternated:
     """
 
     def __init__(self, moments: Moments, filters: Tensor) -> None:
-        self.filters, self.history = filters, []
+        self.filters, self.stride = filters, 1.0
         self.groups, self.channels, self.features = filters.shape
         self.moments = moments
         self.inputs = moments.inputs.view(self.groups, self.features, self.groups, self.features)
-        self.solve_pointwise()
+        self.history = [self.solve_pointwise()]
 
     def seen(self, group: int) -> Tensor:
         """Return second moments of a group's patches and all filters' outputs, (features, groups * channels)."""
         return torch.einsum('ahf,hcf->ahc', self.inputs[group], self.filters).flatten(1)
 
-    def solve_pointwise(self) -> None:
-        """Take the best pointwise weights for the filters, all at once."""
+    def solve_pointwise(self) -> Tensor:
+        """Take the best pointwise weights for the filters, all at once, and return the squared error."""
         between = torch.cat([self.filters[group] @ self.seen(group) for group in range(self.groups)])
-        cross = torch.cat(
-            [filters @ part for filters, part in zip(self.filters, self.moments.cross.split(self.features))]
-        )
+        cross = (self.filters @ self.moments.cross.unflatten(0, (self.groups, -1))).flatten(0, 1)
         self.pointwise = solved(between, cross).T
         explained = 2 * (self.pointwise.T * cross).sum() - ((self.pointwise @ between) * self.pointwise).sum()
-        self.history.append((self.moments.outputs - explained).clamp(min=0))
+        return (self.moments.outputs - explained).clamp(min=0)
 
-    def sweep(self, roots: list[Tensor]) -> None:
-        """Fit each group in turn, given the others, and then the pointwise weights."""
+    def sweep(self, roots: Tensor) -> None:
+        """Fit each group in turn, given the others, then the pointwise weights, and go further that way if it helps.
+
+        Args:
+            roots (Tensor): Lower Cholesky factors of each group's second moments, (groups, features, features).
+        """
+        before = self.filters.clone()
         for group in range(self.groups):
             own = slice(group * self.channels, (group + 1) * self.channels)
             others = self.pointwise.clone()
             others[:, own] = 0
             left = self.moments.cross[group * self.features : (group + 1) * self.features] - self.seen(group) @ others.T
             self.filters[group], self.pointwise[:, own] = reduced_rank(roots[group], left, self.channels)
-        self.solve_pointwise()
+        error = self.solve_pointwise()
+        # filters of a group are known up to a rotation: take the one that is nearest to those before
+        white = roots.transpose(1, 2) @ before.transpose(1, 2)
+        left, _, right = torch.linalg.svd(self.filters @ roots @ white)
+        swept = self.filters, self.pointwise
+        turned = (left @ right).transpose(1, 2) @ self.filters
+        self.filters = turned + self.stride * (turned - before)
+        further = self.solve_pointwise()
+        if further < error:
+            self.stride *= 1.5
+        else:
+            self.filters, self.pointwise = swept
+            self.stride = max(self.stride / 2, 0.5)
+        self.history.append(torch.minimum(error, further))
 
 
 def _alternate(moments: Moments, groups: int, start: int) -> Alternated:
@@ -239,7 +255,7 @@ def _alternate(moments: Moments, groups: int, start: int) -> Alternated:
     features = len(moments.inputs) // groups
     channels = features // 9
     blocks = moments.inputs.view(groups, features, groups, features).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    roots = list(torch.linalg.cholesky(blocks))
+    roots = torch.linalg.cholesky(blocks)
     if start == 0:  # as if the other groups were not there
         parts = moments.cross.split(features)
         filters = torch.stack([reduced_rank(root, part, channels)[0] for root, part in zip(roots, parts)])
@@ -270,7 +286,7 @@ def reduced_rank(root: Tensor, cross: Tensor, rank: int) -> tuple[Tensor, Tensor
 
 def solved(inputs: Tensor, cross: Tensor) -> Tensor:
     """Return the weights of least squares, (features, outputs), from second moments."""
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(ridged(inputs)))
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(add_ridge(inputs.clone())))
 
 
 def substitutes_of(conv: nn.Conv2d) -> tuple[dict[str, Substitute], dict[str, str]]:

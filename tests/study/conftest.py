@@ -30,9 +30,13 @@ class Net(nn.Module):
         return self.body(self.stem(x).relu())
 
 
-@pytest.fixture
-def net() -> Subject:
+def make_net() -> Subject:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Net().eval()
     return Subject('net', model, Preprocessing(32, 32), model)
+
+
+@pytest.fixture
+def net() -> Subject:
+    return make_net()

@@ -47,7 +47,7 @@ def test_a_layer_that_a_pconv_could_be_is_found_to_be_one(net, pictures):
     conv = net.model.body[6] = nn.Conv2d(32, 32, 3, 1, 1)
     with torch.no_grad():
         conv.weight.copy_(t_shaped_filter(block))
-    (layer,) = approximation(net, find_pictures(pictures), ['body.6'], rows=2000, steps=0, limits=FAST).layers
+    (layer,) = approximation(net, find_pictures(pictures), ['body.6'], rows=900, steps=0, limits=FAST).layers
     by_name = {one.name: one for one in layer.substitutes}
     assert by_name['PConv + PWConv'].optimum.train_error < 1e-6
     assert by_name['PConv + PWConv'].optimum.test_error < 1e-6
@@ -83,10 +83,10 @@ def test_costs_are_those_of_the_layers(net, pictures):
 def test_groups_that_do_not_divide_the_channels_are_said(net, pictures):
     net.model.body[9] = nn.Conv2d(32, 24, 3, 1, 1)
     net.model.body[11] = nn.Conv2d(24, 24, 3, 1, 1)
-    (layer,) = approximation(net, find_pictures(pictures), ['body.11'], rows=500, steps=0, limits=FAST).layers
+    (layer,) = approximation(net, find_pictures(pictures), ['body.11'], rows=48, steps=0, limits=FAST).layers
     assert layer.missing == {'GConv (16) + PWConv': '16 groups do not divide 24 channels'}
     assert len(layer.substitutes) == 5
-    assert '36 training pixels for 72 weights' in layer.labels[0] and layer.rows['train'] == 32
+    assert layer.labels[0].startswith('36 training pixels for 72 weights')
 
 
 @pytest.mark.parametrize(

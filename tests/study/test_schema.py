@@ -8,14 +8,17 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.study import find_pictures, load_study, study_approximation, study_redundancy, study_salient
 from fasternet_mm.study.schema import RESULTS, from_json, to_json
 
+from .conftest import make_net
 
-@pytest.fixture
-def written(net, pictures, tmp_path):
-    """A study of each kind, by name, with the folder that it was written to."""
+
+@pytest.fixture(scope='module')
+def written(image_folder, tmp_path_factory):
+    """The folder that a study of each kind was written to, by its name, and the studies."""
+    net, pictures, folder = make_net(), image_folder / 'train', tmp_path_factory.mktemp('studies')
     net.labels.append('made here')
-    approximation = study_approximation(net, pictures, tmp_path / 'approximation', ['body.0'], rows=300, steps=10)
-    redundancy = study_redundancy(net, pictures, tmp_path / 'redundancy')
-    return tmp_path, [approximation, redundancy, study_salient(net, tmp_path / 'salient')]
+    approximation = study_approximation(net, pictures, folder / 'approximation', ['body.0'], rows=300, steps=10)
+    redundancy = study_redundancy(net, pictures, folder / 'redundancy')
+    return folder, [approximation, redundancy, study_salient(net, folder / 'salient')]
 
 
 def test_what_is_written_is_what_is_read(written, pictures):
@@ -31,7 +34,7 @@ def test_what_is_written_is_what_is_read(written, pictures):
         files = {path.suffix for path in (folder / study.study).iterdir()}
         assert files == {'.json', '.md', '.png'}
         text = (folder / study.study / 'study.md').read_text()
-        assert '**made here**' in text and 'environment'.title() in text
+        assert '**made here**' in text and '## Environment' in text
 
 
 def test_other_files_are_refused_by_name(written, tmp_path):
