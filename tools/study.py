@@ -70,7 +70,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     one.add_argument('--class', dest='wanted', metavar='NAME', help='whose evidence is shown (default: the best one)')
     one.add_argument('--score-thr', type=float, default=0.5, help='lowest score of a detection (default: 0.5)')
     parser.epilog = '\n'.join(one.format_usage() for one in studies.choices.values())
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.study == 'features' and args.size and args.model.endswith('.py'):
+        parser.error("--size is for timm:// and torchvision://; pictures go through the config's own test pipeline")
+    return args
 
 
 def run(args: argparse.Namespace, subject: Subject, progress: Progress) -> Study:

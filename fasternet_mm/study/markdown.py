@@ -122,7 +122,7 @@ def _features(result: Features) -> list[Block]:
     means = []
     for key, ones in maps.items():
         shares = (_percent(_mean([getattr(one, name) for one in ones])) for name in ('inside', 'area'))
-        means.append(_cells(*key, str(len(ones)), *shares))
+        means.append(_cells(*key, len(ones), *shares))
     blocks = []
     if means and len(result.pictures) > 1:
         told = 'Of the pictures where the map is not 0 everywhere.'

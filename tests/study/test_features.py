@@ -2,12 +2,14 @@
 
 import copy
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from fasternet_mm.deploy import switch_to_deploy
@@ -124,9 +126,15 @@ def input_of(model, image: np.ndarray) -> tuple[torch.Tensor, list]:
     return data['inputs'], data['data_samples']
 
 
+@cache
+def detector(name: str) -> tuple[nn.Module, Config]:
+    """One that finds something, for all tests."""
+    return finding(name)
+
+
 @pytest.mark.parametrize('name', ['Mask R-CNN', 'Cascade R-CNN', 'RetinaNet', 'FCOS', 'ATSS', 'RTMDet'])
 def test_attributed_scores_are_those_that_mmdet_predicts(name):
-    model, _ = finding(name)
+    model, _ = detector(name)
     with torch.no_grad():
         inputs, samples = input_of(model, noise((128, 160)))
         want = model.predict(inputs, samples)[0].pred_instances
@@ -142,8 +150,7 @@ def test_attributed_scores_are_those_that_mmdet_predicts(name):
 @pytest.mark.parametrize('name', ['Faster R-CNN', 'RetinaNet', 'FCOS', 'ATSS', 'RTMDet'])
 def test_gradients_are_those_of_a_detections_score(name):
     """Against a difference: a step along the gradient changes the score as much as the gradient says."""
-    model, _ = finding(name)
-    model = model.double()
+    model = copy.deepcopy(detector(name)[0]).double()
     with torch.no_grad():
         inputs, samples = input_of(model, noise((128, 160)))
         inputs = inputs.double()
@@ -163,7 +170,7 @@ def test_gradients_are_those_of_a_detections_score(name):
 @pytest.fixture
 def mask_rcnn(tmp_path):
     """A tiny Mask R-CNN with its config, and two pictures of different size."""
-    model, cfg = finding('Mask R-CNN')
+    model, cfg = copy.deepcopy(detector('Mask R-CNN'))
     for number, size in enumerate([(96, 128), (150, 100)]):
         cv2.imwrite(str(tmp_path / f'{number}.png'), noise(size, number)[0])
     cfg.test_dataloader.dataset.pipeline[1].scale = (128, 96)
@@ -222,7 +229,7 @@ def test_a_class_of_detections(mask_rcnn, tmp_path):
 def test_a_detector_without_such_gradients_has_maps_of_activations(mask_rcnn, tmp_path, monkeypatch):
     pytest.importorskip('pytorch_grad_cam')
     _, pictures = mask_rcnn
-    model, cfg = finding('RetinaNet')
+    model, cfg = copy.deepcopy(detector('RetinaNet'))
     cfg.test_dataloader.dataset.pipeline[1].scale = (128, 96)
     subject = Subject('retinanet', model, Preprocessing(), model.extract_feat, cfg=cfg)
 

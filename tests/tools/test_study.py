@@ -72,5 +72,7 @@ def test_maps_of_a_detector(run_tool, trained_detector, image_folder, tmp_path):
     assert 'neck[0]' in done.stdout
     done = run_tool('study.py', *what, '--out', tmp_path / 'none', '--list-layers')
     assert 'neck[0]: 64 x 40 x 48' in done.stdout.splitlines() and not (tmp_path / 'none').exists()
+    done = run_tool('study.py', *what, '--out', tmp_path, '--size', '64', check=False)
+    assert 'own test pipeline' in done.stderr
     done = run_tool('study.py', *what, '--out', tmp_path, '--class', 'circel', check=False)
     assert "--class circel: the model has 3 classes by name; did you mean 'circle'" in one_line(done)
