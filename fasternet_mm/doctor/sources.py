@@ -145,7 +145,7 @@ def _read(cfg: Config, leaf: Leaf) -> Source:
         source.find('unchecked', f'{place} is a {kind.__name__}, which is none of mmengine')
         return source
     try:
-        with _of_config(cfg, place):
+        with of_config(cfg, place):
             source.dataset = DATASETS.build({**settings, 'lazy_init': True})
         classes_of(source.dataset, place)
     except UserError as error:
@@ -167,7 +167,7 @@ def _read(cfg: Config, leaf: Leaf) -> Source:
 
 
 @contextmanager
-def _of_config(cfg: Config, place: str) -> Iterator[None]:
+def of_config(cfg: Config, place: str) -> Iterator[None]:
     """Build in the scope of a config; what does not work is a UserError of one line."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         with explained(cfg, 'test' if place.startswith('test') else 'train', place=place):
@@ -214,7 +214,7 @@ def _read_other(source: Source, cfg: Config) -> None:
     """Let mmdet or mmpretrain read another format, and take what is left."""
     dataset, place = source.dataset, source.place
     try:
-        with _of_config(cfg, place):
+        with of_config(cfg, place):
             dataset.full_init()
             infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         check_classes(dataset, place)
