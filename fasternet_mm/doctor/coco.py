@@ -13,6 +13,7 @@ from .findings import Finding
 
 SHOWN = 5  # names of a finding
 _SLACK = 1.0  # pixels by which a box may reach outside
+_FAR = 1e6  # pixels: pycocotools walks along a polygon's sides, wherever they are
 
 
 @dataclass
@@ -77,7 +78,12 @@ class Content:
         for position, keys, told in entry_faults(part, entries):
             bad[_kind_of_entry(part, keys, entries[position])].append((position, told))
         for kind, faults in bad.items():
-            self.add(kind, part, [position for position, _ in faults], lambda i, told=dict(faults): told[i])
+            self.add(
+                kind,
+                part,
+                [position for position, _ in faults],
+                lambda i, told=dict(faults): told[i].removeprefix('has '),
+            )
         left_out = {position for faults in bad.values() for position, _ in faults}
         return [position for position in range(len(entries)) if position not in left_out]
 
@@ -190,14 +196,14 @@ def _check_boxes(whole: Content) -> None:
 
 
 def is_polygon(polygon) -> bool:
-    """Return whether it is a flat list of three points or more, as mmdet asks, of finite numbers."""
+    """Return whether it is a flat list of three points or more, as mmdet asks, that pycocotools can draw."""
     if not (isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0):
         return False
     try:
         numbers = np.array(polygon)
     except ValueError:  # of lists of several lengths
         return False
-    return numbers.ndim == 1 and numbers.dtype.kind in 'iuf' and bool(np.isfinite(numbers).all())
+    return numbers.ndim == 1 and numbers.dtype.kind in 'iuf' and bool((np.abs(numbers) < _FAR).all())
 
 
 def mask_fault(mask, width: float, height: float) -> str | None:
@@ -205,6 +211,8 @@ def mask_fault(mask, width: float, height: float) -> str | None:
     if not mask:
         return 'mask_unsaid'
     height, width = int(height), int(width)
+    if not (0 < height < _FAR and 0 < width < _FAR):
+        return 'mask_broken'
     if isinstance(mask, list) and all(isinstance(polygon, list) for polygon in mask):
         good = [polygon for polygon in mask if is_polygon(polygon)]
         if len(good) < len(mask):

@@ -62,6 +62,10 @@ def judge(cfg: Config, sources: list[Source], files: dict[tuple[str, Decoder], I
     for source in sources:
         findings = list(source.findings)
         seen = [files.get((path, source.decoder)) for path in source.paths]
+        if source.converted:  # some formats do not say it
+            for image, file in zip(source.content['images'], seen):
+                width, height = file.size if file and file.size else (0, 0)
+                image.update(width=image.get('width', width), height=image.get('height', height))
         if source.content is not None:
             found, whole = check_content(source.content, source.reading, seen)
             result.counts[source.place] = whole.counts()

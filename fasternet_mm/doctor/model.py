@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import TASK_UTILS, DefaultScope
+from mmengine.registry import TASK_UTILS
 
 from ..engine.checks.classes import check_heads, check_same_classes
 from ..engine.explaining import explained, nodes
@@ -15,7 +15,7 @@ from ..engine.runner import build_model
 from ..errors import UserError
 from .coco import Content
 from .findings import Finding
-from .sources import Source
+from .sources import Source, of_config
 
 SMALL = 8  # pixels of the root of a box's area
 IOU = 0.5
@@ -68,7 +68,7 @@ def check_model(cfg: Config, sources: Sequence[Source]) -> list[Finding]:
 def sizes_of(cfg: Config, source: Source, whole: Content, others: Sequence[Source]) -> tuple[Sizes, list[Finding]]:
     """Compare the boxes of a set, resized as its pipeline or that of one of `others` does, with the anchors."""
     x, y, width, height = whole.boxes.T
-    kept = whole.wanted & ~whole.crowd & (whole.image_of >= 0) & (width > 0) & (height > 0)
+    kept = whole.wanted & ~whole.crowd & (width > 0) & (height > 0) & (whole.sizes > 0).all(1)
     boxes, image_sizes = whole.boxes[kept], whole.sizes[kept]
     transform, resize = _resize_of([source, *others])
     factors = _factors(image_sizes, transform)
@@ -93,7 +93,7 @@ def sizes_of(cfg: Config, source: Source, whole: Content, others: Sequence[Sourc
 def _resize_of(sources: Sequence[Source]) -> tuple[object | None, str]:
     """Return the first resize to a fixed scale of the pipelines, and how it is called."""
     for source in sources:
-        for transform in source.dataset.pipeline.transforms:
+        for transform in source.dataset.pipeline.transforms if source.dataset is not None else ():
             if type(transform).__name__ in ('Resize', 'FixScaleResize') and getattr(transform, 'scale', None):
                 width, height = transform.scale
                 other = '' if source is sources[0] else f' of {source.place}'
@@ -117,8 +117,11 @@ def _generator(cfg: Config):
     settings = [node for path, node in nodes(cfg.get('model') or {}) if path.endswith('anchor_generator')]
     if not settings:
         return None, 'the model names no anchors'
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
-        generator = TASK_UTILS.build(settings[0])
+    try:
+        with of_config(cfg, 'model'):
+            generator = TASK_UTILS.build(settings[0])
+    except UserError:  # as check_model says
+        return None, 'its anchors cannot be built'
     if not hasattr(generator, 'base_anchors'):
         return None, f'the model is anchor-free ({type(generator).__name__})'
     return generator, ''

@@ -20,6 +20,7 @@ from .model import check_model
 from .sources import sources_of
 
 _NO_CLASSES = ('rpn_head', 'semantic_head')  # their number of classes is their own
+_TAKES = {'mmdet': dict(ANN=os.path.isfile, IMAGES=os.path.isdir), 'mmpretrain': dict(DIR=os.path.isdir)}
 _LINE = 110
 
 
@@ -50,19 +51,21 @@ def write_config(out: Path, base: str, train: Sequence[str], val: Sequence[str],
         raise UserError(f'--write-config {out} must end in .py')
     if out.exists():
         raise UserError(f'--write-config {out} exists; remove it or choose another name')
-    for option, given in (('--train', train), ('--val', val)):
-        for path in given:
-            if not os.path.exists(path):
-                raise UserError(f'{option} {path} does not exist')
     cfg = read_config(base)
-    lines_of = {'mmdet': (_detector, 2), 'mmpretrain': (_classifier, 1)}
     scope = cfg.get('default_scope')
-    if scope not in lines_of:
+    if scope not in _TAKES:
         raise UserError(f'{base}: default_scope is {scope!r}, expected a config of mmdet or mmpretrain')
-    lines, number = lines_of[scope]
-    if {len(train), len(val)} != {number}:
-        expected = 'ANN IMAGES' if number == 2 else 'DIR'
-        raise UserError(f'{base} is a config of {scope}: give --train {expected} --val {expected}')
+    for option, given in (('--train', train), ('--val', val)):
+        if len(given) != len(_TAKES[scope]):
+            expected = ' '.join(_TAKES[scope])
+            raise UserError(f'{base} is a config of {scope}: give --train {expected} --val {expected}')
+        for path, (name, is_right) in zip(given, _TAKES[scope].items()):
+            if not is_right(path):
+                told = (
+                    f'must be a {"file" if name == "ANN" else "folder"}' if os.path.exists(path) else 'does not exist'
+                )
+                raise UserError(f'{option} {path} {told}')
+    lines = _detector if scope == 'mmdet' else _classifier
     batch_size = batch_size or cfg.train_dataloader.batch_size
     text = '\n'.join([f'_base_ = {base_for(base, out)!r}', *lines(cfg, base, train, val, batch_size)]) + '\n'
     text += _learning_rate(cfg, batch_size)

@@ -145,7 +145,7 @@ def _read(cfg: Config, leaf: Leaf) -> Source:
         source.find('unchecked', f'{place} is a {kind.__name__}, which is none of mmengine')
         return source
     try:
-        with _of_config(cfg, place):
+        with of_config(cfg, place):
             source.dataset = DATASETS.build({**settings, 'lazy_init': True})
         classes_of(source.dataset, place)
     except UserError as error:
@@ -167,7 +167,7 @@ def _read(cfg: Config, leaf: Leaf) -> Source:
 
 
 @contextmanager
-def _of_config(cfg: Config, place: str) -> Iterator[None]:
+def of_config(cfg: Config, place: str) -> Iterator[None]:
     """Build in the scope of a config; what does not work is a UserError of one line."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         with explained(cfg, 'test' if place.startswith('test') else 'train', place=place):
@@ -214,19 +214,22 @@ def _read_other(source: Source, cfg: Config) -> None:
     """Let mmdet or mmpretrain read another format, and take what is left."""
     dataset, place = source.dataset, source.place
     try:
-        with _of_config(cfg, place):
+        with of_config(cfg, place):
             dataset.full_init()
             infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         check_classes(dataset, place)
     except UserError as error:
         source.find('file', str(error))
         return
+    kind = type(dataset).__name__
+    if not all(isinstance(info.get('img_path'), str) for info in infos):
+        source.find('unchecked', f'{place} is a {kind}: its samples are not one image each')
+        return
     source.reading.classes = source.classes
-    source.paths = [str(info.get('img_path', '')) for info in infos]
-    if all('gt_label' in info for info in infos):
+    source.paths = [info['img_path'] for info in infos]
+    if all(isinstance(info.get('gt_label'), (int, np.integer, list, np.ndarray)) for info in infos):
         source.labels = [np.ravel(info['gt_label']) for info in infos]
         return
-    kind = type(dataset).__name__
     if not all('instances' in info for info in infos):
         source.find('unchecked', f'{place} is a {kind}: its images are looked at, and nothing else')
         return
@@ -240,7 +243,7 @@ def _as_coco(infos: list[dict], classes: tuple[str, ...]) -> dict:
     content['categories'] = [dict(id=index, name=name) for index, name in enumerate(classes)]
     for index, info in enumerate(infos):
         sizes = {key: info[key] for key in ('width', 'height') if key in info}
-        content['images'].append(dict(id=index, file_name=str(info.get('img_path', '')), **sizes))
+        content['images'].append(dict(id=index, file_name=info['img_path'], **sizes))
         for instance in info['instances']:
             x, y, right, bottom = map(float, instance['bbox'])
             content['annotations'].append(

@@ -201,7 +201,11 @@ def test_whatever_the_boxes_are_what_is_left_is_inside(boxes):
 
 
 MASKS = st.recursive(
-    st.none() | st.integers(-5, 99) | st.floats() | st.text(max_size=4) | st.just([1, 1, 20, 1, 20, 20]),
+    st.none()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.lists(st.floats(-1e7, 1e7), min_size=6, max_size=6),
     lambda inner: (
         st.lists(inner, max_size=7) | st.fixed_dictionaries(dict(size=st.just([48, 64])), optional=dict(counts=inner))
     ),

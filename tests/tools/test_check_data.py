@@ -35,7 +35,7 @@ def broken(made) -> None:
 
 def test_good_data_end_with_status_0_and_are_told_in_a_few_lines(run_tool, made):
     done = run_tool('check_data.py', made.config)
-    first, second, *_, last = done.stdout.splitlines()
+    first, _, second, *_, last = done.stdout.splitlines()
     assert first.startswith('train_dataloader.dataset: 12 images, ') and 'objects of 3 classes' in first
     assert second.startswith('val_dataloader.dataset, test_dataloader.dataset: 4 images, ')
     assert last.startswith('fit to train on, ')
@@ -210,6 +210,7 @@ def test_a_classifier_trains_a_step(run_tool, image_folder, tiny_classifier_conf
         ),
         (dict(base='mmdet::retinanet/none.py'), 'config not found'),
         (dict(train='none.json'), '--train none.json does not exist'),
+        (dict(train='.'), '--train . must be a file'),
         (dict(train='bad.json'), "--train bad.json has no 'images'"),
         (
             dict(val='other.json'),
