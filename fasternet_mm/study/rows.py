@@ -124,6 +124,6 @@ class Moments:
 
 
 def add_ridge(inputs: Tensor) -> Tensor:
-    """Add a very small number to the diagonal of second moments, in place, so that they can be inverted; return them."""
+    """Add very little to the diagonal of second moments, in place, so that they can be inverted, and return them."""
     inputs.diagonal().add_((_RIDGE * inputs.diagonal().mean()).clamp(min=1e-60))
     return inputs
