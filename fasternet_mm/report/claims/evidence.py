@@ -127,16 +127,18 @@ class Evidence:
     studies: list[tuple[Path, dict]]
 
     def runs(self, scope: str, *names: str, enough: Callable[[Run], bool] = lambda run: True) -> list[Run]:
-        """Return the newest run of each way that has all networks named, and that is `enough`.
+        """Return the run of each way that has all networks named and is `enough`: that of most rows, or the newest.
 
         As in the paper, a GPU's is in the largest batch size of the report, and others' in the smallest.
         """
-        newest = {}
+        chosen = {}
         for path, report in self.reports:
             for run in _runs(path, report, scope):
                 if all(name in run.rows for name in names) and enough(run):
-                    newest[run.where, run.how] = run
-        return list(newest.values())
+                    before = chosen.setdefault((run.where, run.how), run)
+                    if len(run.rows) >= len(before.rows):
+                        chosen[run.where, run.how] = run
+        return list(chosen.values())
 
     def studies_of(self, name: str) -> list[tuple[Path, dict]]:
         """Return the studies of a name whose weights were trained."""

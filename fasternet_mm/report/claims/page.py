@@ -52,7 +52,7 @@ python tools/claims.py mine --out mine/claims.md
 ```
 
 Reports of `tools/report.py` and studies of `python tools/study.py` count, as many as are found; of one way of running
-on one device the newest. The commands for what is not measured stand in the rows.
+on one device that of the most networks, or the newest. The commands for what is not measured stand in the rows.
 
 - **{holds}**, **{smaller}**: a ratio holds if its 95 % interval reaches nine tenths of the paper's figure, which is
   another machine's; if it is on the same side of 1 and does not, it holds in kind. Other rules stand beside the claims
