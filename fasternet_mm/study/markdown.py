@@ -17,7 +17,7 @@ _TITLES = dict(
 def markdown(study: Study) -> str:
     """Return a study as markdown, with the machine at its end."""
     packages = study.environment.packages
-    facts = [study.model, f'weights {study.checkpoint or "random"}']
+    facts = [study.model, *([f'weights {study.checkpoint}'] if study.checkpoint else [])]
     facts += [f'{study.images.number} pictures of {study.images.folder}'] if study.images else []
     facts += [f'torch {packages.get("torch")}', study.created]
     lines = [f'# {_TITLES[study.study]}', escaped('; '.join(facts)), escaped(' '.join(study.command))]

@@ -12,16 +12,9 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from torch import Tensor
 
-from ..report.render.pictures import _BLUE as BLUE
-from ..report.render.pictures import _BROWN as BROWN
-from ..report.render.pictures import _GREEN as GREEN
-from ..report.render.pictures import _GREY as GREY
-from ..report.render.pictures import _INK as INK
-from ..report.render.pictures import _PURPLE as PURPLE
-from ..report.render.pictures import _RED as RED
-from ..report.render.pictures import _STYLE as STYLE
-from ..report.render.pictures import _YELLOW as YELLOW
-from ..report.render.pictures import _figure as new_figure
+from ..report.render.pictures.style import (
+    BLUE, BROWN, GREEN, GREY, INK, PURPLE, RED, STYLE, YELLOW, new_figure,
+)  # fmt: skip
 from .schema import Study
 from .substitutes import BEST, DWCONV, GCONV, PCONV, PWCONV, TSHAPED
 
