@@ -23,7 +23,7 @@ from ..report.render.pictures.style import (
     STYLE,
     YELLOW,
     new_figure,
-)  # fmt: skip
+)
 from .schema import Study
 from .substitutes import BEST, DWCONV, GCONV, PCONV, PWCONV, TSHAPED
 
