@@ -13,8 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from ..report.render.pictures.style import (
-    BLUE, BROWN, GREEN, GREY, INK, PURPLE, RED, STYLE, YELLOW, new_figure,
-)  # fmt: skip
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    INK,
+    PURPLE,
+    RED,
+    STYLE,
+    YELLOW,
+    new_figure,
+)
 from .schema import Study
 from .substitutes import BEST, DWCONV, GCONV, PCONV, PWCONV, TSHAPED
 
