@@ -46,9 +46,9 @@ _OPERATORS = {
     'PConv in place': _PConvInPlace,
 }
 _LABELS = {
-    'PConv': ['PConv as split and concatenation'],
-    'PConv slicing': ["PConv into a copy of its input, the official code's form for inference"],
-    'PConv in place': ['PConv over its input; the first of the ten layers writes into a copy'],
+    'PConv': ('PConv as split and concatenation',),
+    'PConv slicing': ("PConv into a copy of its input, the official code's form for inference",),
+    'PConv in place': ('PConv over its input; the first of the ten layers writes into a copy',),
 }
 
 
@@ -70,11 +70,11 @@ def operators() -> list[Row]:
                     published,
                     (size, size),
                     partial(_stack, operator, channels, size),
-                    labels=tuple(_LABELS.get(operator, ())),
+                    labels=_LABELS.get(operator, ()),
                     reference=f'PConv {channels}x{size}',
                     operator=operator,
                     channels=channels,
-                )  # fmt: skip
+                )
             )
     return rows
 
