@@ -15,9 +15,10 @@ from torch import nn
 from fasternet_mm.deploy import switch_to_deploy
 from fasternet_mm.deploy.detector.compare import batch_of
 from fasternet_mm.errors import DataError, UserError
-from fasternet_mm.study.features import detect, features, layers_of, read_picture
+from fasternet_mm.study.features import features, layers_of, read_picture
 from fasternet_mm.study.images import Preprocessing
 from fasternet_mm.study.maps import METHODS, geometry, heat, layout, over_picture, tapped
+from fasternet_mm.study.scores import detect
 from fasternet_mm.study.subject import Subject
 
 from ..helpers.detectors import finding, noise
