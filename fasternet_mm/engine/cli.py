@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import TracebackType
@@ -165,4 +165,6 @@ def _say(text: str, error: BaseException) -> None:
     # the traceback of a data loader's worker is for --traceback
     notes = [note for note in getattr(error, '__notes__', ()) if 'Traceback (most recent call last)' not in note]
     line = ' '.join('; '.join([text, *notes]).split())
+    with suppress(OSError, ValueError):  # it may be closed
+        sys.stdout.flush()  # so that the error is last where both go to one file
     print(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)

@@ -58,8 +58,9 @@ def from_config(cfg: Config, config: str, checkpoint: str | None) -> Subject:
         model = build_model(cfg, checkpoint)
     except UserError as error:
         raise type(error)(f'{config}: {error}') from error
-    kind = 'detector' if cfg.default_scope == 'mmdet' else 'classifier'
-    return Subject(Path(config).stem, kind, model, cfg, config, checkpoint, published_for(model), random=not checkpoint)
+    kind, published = 'detector' if cfg.default_scope == 'mmdet' else 'classifier', published_for(model)
+    source = dict(cfg=cfg, config=config, checkpoint=checkpoint, random=not checkpoint)
+    return Subject(Path(config).stem, kind, model, published=published, **source)
 
 
 def subjects_of(models: Sequence[str], cfg_options: dict | None, options: Options) -> list[Subject]:
