@@ -1,6 +1,7 @@
 """Files that appear under their name only when they are whole, and places that are tried before long work."""
 
 import glob
+import json
 import os
 import platform
 import shutil
@@ -62,6 +63,40 @@ def _is_alive(process: int) -> bool:
     except (OSError, OverflowError):  # another user's process, or no number of one
         pass
     return True
+
+
+def put_files(folder: str | Path, files: dict[str, str | bytes], what: str) -> None:
+    """Write files by name into a folder, which is made if need be, each whole or not at all.
+
+    Raises:
+        UserError: If the folder cannot be written; `what`, such as 'the report', says of what.
+    """
+    try:
+        for name, content in files.items():
+            AtomicLocalBackend().put(content.encode() if isinstance(content, str) else content, Path(folder, name))
+    except OSError as error:
+        raise UserError(f'{what} cannot be written to {folder}: {error}; choose another folder') from error
+
+
+def read_json(path: str | Path, what: str) -> tuple[object, str]:
+    """Return what is in a JSON file, and its path.
+
+    Args:
+        path (str | Path): The file, or the folder that ``{what}.json`` is in.
+        what (str): 'report' or 'study', which is also the name of the tool that writes it.
+
+    Raises:
+        UserError: If there is none, or it is not JSON.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= f'{what}.json'
+    try:
+        return json.loads(path.read_text('utf-8')), str(path)
+    except OSError as error:
+        raise UserError(f'{what} not found: {path} ({error.strerror}); give a {what}.json or its folder') from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} is not JSON: {error}; give a {what}.json of tools/{what}.py') from error
 
 
 def require_writable(folder: Path, option: str) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..errors import UserError
-from ..files import AtomicLocalBackend, require_writable
+from ..files import put_files, require_writable
 from .examination import Diagnosis, Track, diagnose
 from .findings import KINDS
 from .mending import Mended, fix, plan_outputs, settings_for
@@ -48,14 +47,11 @@ def check_data(cfg: Config, say: Callable, track: Track, out: Path | None = None
 
 def _write(diagnosis: Diagnosis, out: Path) -> None:
     files = {
-        'data.json': json.dumps(to_json(diagnosis), indent=1).encode() + b'\n',
-        'data.md': markdown(diagnosis).encode(),
+        'data.json': json.dumps(to_json(diagnosis), indent=1) + '\n',
+        'data.md': markdown(diagnosis),
+        **pictures(diagnosis),
     }
-    for name, content in {**files, **pictures(diagnosis)}.items():
-        try:
-            AtomicLocalBackend().put(content, out / name)
-        except OSError as error:
-            raise UserError(f'--out {out} cannot be written: {error}; choose another folder') from error
+    put_files(out, files, 'what was found')
 
 
 def _tell(cfg: Config, done: list[Mended], left: Diagnosis, folder: Path, say: Callable) -> None:

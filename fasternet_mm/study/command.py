@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..checkpoint import checkpoint_sha256
-from ..errors import UserError
-from ..files import AtomicLocalBackend, require_writable
+from ..files import put_files, require_writable
 from ..report import snapshot
 from ..report.measure.environment import load_labels
 from .approximation import approximation
@@ -124,9 +123,5 @@ def write(study: Study, out: str | Path, pictures: dict[str, bytes]) -> Study:
         UserError: If the folder cannot be written.
     """
     files = {'study.json': json.dumps(to_json(study), indent=1, allow_nan=False) + '\n', 'study.md': markdown(study)}
-    try:
-        for name, content in (files | pictures).items():
-            AtomicLocalBackend().put(content.encode() if isinstance(content, str) else content, Path(out, name))
-    except OSError as error:
-        raise UserError(f'the study cannot be written to {out}: {error}; choose another folder') from error
+    put_files(out, files | pictures, 'the study')
     return study

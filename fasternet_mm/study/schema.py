@@ -1,11 +1,11 @@
 """What a study holds, as dataclasses that are read from JSON and written to it; docs/study.md says what they mean."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import read_json
 from ..report.schema import Latency, Snapshot, read
 
 SCHEMA = 'fasternet_mm.study/1'
@@ -218,12 +218,4 @@ def load_study(path: str | Path) -> Study:
     Raises:
         UserError: If there is none, it is not JSON, it is of another schema, or a field is unknown or missing.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= 'study.json'
-    try:
-        return from_json(json.loads(path.read_text('utf-8')), str(path))
-    except OSError as error:
-        raise UserError(f'study not found: {path} ({error.strerror}); give a study.json or its folder') from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} is not JSON: {error}; give a study.json of tools/study.py') from error
+    return from_json(*read_json(path, 'study'))

@@ -83,7 +83,7 @@ class Case:
             off, most, what = row.difference, _TOLERANCE[row.dtype], 'outputs differ from eager fp32 by {:.2g} relative'
         else:
             off, most = row.agreement.off, _OTHERS[row.dtype]
-            what = 'share of detections that are not those of eager fp32 is {:.2g}'
+            what = 'share of detections that are not those of eager fp32 is {:.3g}'
         if not off < most:
             raise UserError(
                 f'{row.mode} {row.dtype} is wrong: its {what.format(off)} (at most {most:g} is accepted), so it is not '

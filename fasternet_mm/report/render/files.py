@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ...errors import UserError
-from ...files import AtomicLocalBackend
+from ...files import put_files, read_json
 from ..schema import Report, from_json, to_json
 from .markdown import markdown
 from .pictures import joined_pictures, pictures
@@ -56,13 +55,14 @@ def save(report: Report, folder: Path) -> None:
     Raises:
         UserError: If the folder cannot be written.
     """
-    _put(folder, {'report.json': json.dumps(to_json(report), indent=1) + '\n'})
+    put_files(folder, {'report.json': json.dumps(to_json(report), indent=1) + '\n'}, 'the report')
 
 
 def write(report: Report, folder: Path) -> None:
     """Write report.json, report.md, report.csv and the pictures, each whole or not at all; errors as :func:`save`."""
     save(report, folder)  # before what is made of it
-    _put(folder, {'report.md': markdown(report), 'report.csv': csv_text(report), **pictures(report)})
+    files = {'report.md': markdown(report), 'report.csv': csv_text(report), **pictures(report)}
+    put_files(folder, files, 'the report')
 
 
 def draw(reports: Sequence[Report], folder: Path, with_paper: bool = False) -> list[str]:
@@ -81,16 +81,8 @@ def draw(reports: Sequence[Report], folder: Path, with_paper: bool = False) -> l
     """
     files = pictures(reports[0]) if len(reports) == 1 else {}
     files |= joined_pictures(reports, with_paper)
-    _put(folder, files)
+    put_files(folder, files, 'the report')
     return list(files)
-
-
-def _put(folder: Path, files: dict[str, str | bytes]) -> None:
-    try:
-        for name, content in files.items():
-            AtomicLocalBackend().put(content.encode() if isinstance(content, str) else content, Path(folder, name))
-    except OSError as error:
-        raise UserError(f'the report cannot be written to {folder}: {error}; choose another folder') from error
 
 
 def load(path: str | Path) -> Report:
@@ -99,12 +91,4 @@ def load(path: str | Path) -> Report:
     Raises:
         UserError: If there is none, it is not JSON, it is of another schema, or a field is unknown or missing.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= 'report.json'
-    try:
-        return from_json(json.loads(path.read_text('utf-8')), str(path))
-    except OSError as error:
-        raise UserError(f'report not found: {path} ({error.strerror}); give a report.json or its folder') from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} is not JSON: {error}; give a report.json of tools/report.py') from error
+    return from_json(*read_json(path, 'report'))
