@@ -1,16 +1,17 @@
 """How much the channels of feature maps repeat one another: the paper's figure 3, and numbers for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..adapt.least_squares import SecondMoments
 from ..errors import UserError
 from ..models import PartialConv2d
 from .images import batches, split
-from .layers import device_of, filters, require_layer, stages, watching
+from .layers import device_of, filters, require_layer, stages
 from .rows import Track, silent
 from .schema import Redundancy, RedundantLayer
 from .subject import Subject
@@ -65,23 +66,23 @@ def _layer(
     layer, device = subject.model.get_submodule(name), device_of(subject.model)
     sums, seen = {part: SecondMoments() for part in parts}, []
 
-    def keep(x: Tensor, y: Tensor) -> None:
-        seen.append(_require_map(name, x)[0].float().cpu())
+    def keep(x: Tensor) -> None:
+        seen.append(_require_map(name, x)[0].float().cpu().clone())
 
     with torch.inference_mode():
-        with watching(layer, keep):
+        with _inputs(layer, keep):
             subject.run(subject.prepare(first)[None].to(device))
         if not seen:
             raise UserError(f'--layers {name}: images do not reach it')
         for part, files in parts.items():
 
-            def add(x: Tensor, y: Tensor, part=part) -> None:
+            def add(x: Tensor, part=part) -> None:
                 pixels = _require_map(name, x).movedim(1, -1).flatten(0, 2)
                 pixels = torch.cat((pixels, pixels.new_ones(len(pixels), 1)), 1)
                 sums[part].add(pixels, pixels[:, :0])
 
             what = dict(total=-(-len(files) // 8), description=f'{name}: {part}')
-            with watching(layer, add):
+            with _inputs(layer, add):
                 for batch in track(batches(files, subject.prepare), **what):
                     subject.run(batch.to(device))
     train, test = (sums[part].inputs for part in ('train', 'test'))
@@ -89,6 +90,11 @@ def _layer(
     return RedundantLayer(
         name, len(train) - 1, list(seen[0].shape[1:]), rows=sum(one.rows for one in sums.values()), **numbers
     ), seen[0][:_MOST_MAPS]
+
+
+def _inputs(layer: nn.Module, see: Callable[[Tensor], None]) -> RemovableHandle:
+    """Call `see` with a layer's input, before the layer may work in place, until the handle is left."""
+    return layer.register_forward_pre_hook(lambda module, inputs: see(inputs[0]))
 
 
 def _require_map(name: str, x: object) -> Tensor:

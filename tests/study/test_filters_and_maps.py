@@ -94,6 +94,14 @@ def test_repeated_channels_are_found(net, pictures):
     assert result.layers[1].explained < 1
 
 
+def test_the_input_of_a_layer_is_seen_before_it_writes_over_it(net, pictures):
+    found = redundancy(net, find_pictures(pictures), ['body.1'])
+    net.model.body[1].inplace = False
+    want = redundancy(net, find_pictures(pictures), ['body.1'])
+    assert found[0] == want[0] and (found[1]['body.1'] < 0).any()
+    torch.testing.assert_close(found[1], want[1])
+
+
 def test_layers_of_other_kinds_can_be_named(net, pictures):
     result, _ = redundancy(net, find_pictures(pictures), ['body.1'])
     assert result.layers[0].channels == 16
