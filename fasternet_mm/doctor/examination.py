@@ -1,5 +1,6 @@
 """Examine all of the data that a config names: files, images, objects, and what the sets have in common."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -98,8 +99,12 @@ class _Files(Dataset):
         return examine(*self.files[index])
 
 
-def _be_silent(worker: int) -> None:
-    """Let decoders complain to nobody: what is wrong with an image becomes a finding."""
+def _start_worker(worker: int) -> None:
+    """Let decoders complain to nobody, for what is wrong with an image becomes a finding; leave the parent's objects.
+
+    Collected here, an object whose threads only the parent has, as ONNX Runtime's, would wait for them for ever.
+    """
+    gc.freeze()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
@@ -111,7 +116,7 @@ def look_at_images(sources: list[Source], track: Track) -> dict[tuple[str, Decod
     workers = min(processors, len(files))
     prefetch = 16 if workers else None
     loader = DataLoader(
-        _Files(files), batch_size=None, num_workers=workers, prefetch_factor=prefetch, worker_init_fn=_be_silent
+        _Files(files), batch_size=None, num_workers=workers, prefetch_factor=prefetch, worker_init_fn=_start_worker
     )
     return dict(zip(files, track(loader, total=len(files))))
 
