@@ -1,5 +1,8 @@
 """Image files: what is wrong with one is told by what mmcv would make of it, not by its header alone."""
 
+from contextlib import suppress
+
+import cv2
 import mmcv
 import numpy as np
 import pytest
@@ -62,7 +65,9 @@ def test_an_image_that_stops_mmcv_is_never_fine(folder, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / f'broken.{ending}'
     path.write_bytes(content)
     file = examine(str(path))
-    pixels = mmcv.imread(str(path))
+    pixels = None
+    with suppress(cv2.error):  # a broken size can be too large for OpenCV
+        pixels = mmcv.imread(str(path))
     if pixels is None:
         assert file.fault == 'unreadable'
     else:
