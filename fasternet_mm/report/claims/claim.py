@@ -1,6 +1,6 @@
 """A claim of the paper, what was found, and the rules that give verdicts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,11 @@ class Finding(NamedTuple):
     def of(cls, run: Run, text: str, verdict: str) -> 'Finding':
         """Return what a run of a report says."""
         return cls(text, verdict, run.where, run.path, run.report.created[:10], run.how)
+
+    @classmethod
+    def counted(cls, run: Run, text: str, verdict: str) -> 'Finding':
+        """Return what a run of a report counted, on whatever device."""
+        return cls(text, verdict, 'counted', run.path, run.report.created[:10])
 
 
 Find = Callable[[Evidence], list[Finding]]
@@ -57,6 +62,24 @@ def verdict_at_least(times: Times, paper: float) -> str:
 def verdict_if(holds: bool) -> str:
     """Judge what is exactly so or not."""
     return HOLDS if holds else FAILS
+
+
+def counts(run: Run, kind: str, figures: Iterable[tuple[str, str, float, float, int]]) -> Finding:
+    """Hold if all that was counted is the paper's within 2 %, or by its rounding.
+
+    Args:
+        run (Run): Whose counts they are.
+        kind (str): Of the models, in the plural.
+        figures (Iterable[tuple]): Name, unit, our figure, the paper's, and how many digits of ours are shown.
+    """
+    figures = list(figures)
+    off = [
+        f'{name} {ours:.{digits}f} {unit}, not {theirs:g}'
+        for name, unit, ours, theirs, digits in figures
+        if abs(ours - theirs) > 0.02 * theirs and round(ours, digits) != theirs
+    ]
+    text = f'{len({name for name, *_ in figures})} {kind} counted, {len(off)} figures differ'
+    return Finding.counted(run, text + (f': {"; ".join(off)}' if off else ''), verdict_if(not off))
 
 
 def faster(a: str, b: str, paper: Mapping[str, float], scope: str = 'classifier') -> Find:

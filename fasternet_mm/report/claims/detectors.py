@@ -1,6 +1,6 @@
 """Claims on Mask R-CNN: section 4.4, table 4."""
 
-from .claim import Claim, Find, Finding, faster, verdict_if
+from .claim import Claim, Find, Finding, counts, faster, verdict_if
 from .evidence import Evidence
 from .quoted import TABLE4
 
@@ -30,7 +30,7 @@ def _similar_flops(evidence: Evidence) -> list[Finding]:
         ours, theirs = (run.rows[name][0].multiply_adds.table4 / 1e9 for name in ('FasterNet-L', 'PVT-Large'))
         text = f'{ours:.0f} and {theirs:.0f} G: {ours / theirs:.2f} times as many'
         verdict = verdict_if(abs(ours / theirs - 1) <= 0.1)
-        found.append(Finding(text, verdict, 'counted', run.path, run.report.created[:10]))
+        found.append(Finding.counted(run, text, verdict))
     return found
 
 
@@ -38,17 +38,14 @@ def _counts(evidence: Evidence) -> list[Finding]:
     """Hold if parameters and multiply-adds of all rows are the paper's within 2 %."""
     found = []
     for run in evidence.runs('detector', *TABLE4)[-1:]:
-        off = []
+        figures = []
         for name, row in TABLE4.items():
             model = run.rows[name][0]
-            for what, ours, theirs in (
-                ('M parameters', model.parameters / 1e6, row.params_m),
-                ('G multiply-adds', model.multiply_adds.table4 / 1e9, row.gflops_1280x800),
-            ):
-                if abs(ours - theirs) > 0.02 * theirs:
-                    off.append(f'{name} {ours:.0f} {what}, not {theirs:g}')
-        text = f'{len(TABLE4)} detectors counted, {len(off)} figures differ' + (f': {"; ".join(off)}' if off else '')
-        found.append(Finding(text, verdict_if(not off), 'counted', run.path, run.report.created[:10]))
+            figures += [
+                (name, 'M parameters', model.parameters / 1e6, row.params_m, 0),
+                (name, 'G multiply-adds', model.multiply_adds.table4 / 1e9, row.gflops_1280x800, 0),
+            ]
+        found.append(counts(run, 'detectors', figures))
     return found
 
 
@@ -57,17 +54,12 @@ def _ap(a: str, b: str, box: float, mask: float) -> Find:
 
     def find(evidence: Evidence) -> list[Finding]:
         found = []
-        for path, report in evidence.reports:
-            known = {}
-            for model in report.models:
-                done = model.evaluation
-                if model.published and done and done.images >= 5000:
-                    known[model.published.backbone] = {k.rpartition('/')[2]: v for k, v in done.metrics.items()}
+        for path, date, known in evidence.evaluated(5000):
             if a in known and b in known:
                 off = [100 * (known[a][key] - known[b][key]) for key in ('bbox_mAP', 'segm_mAP')]
                 holds = all(one >= least - 0.1 for one, least in zip(off, (box, mask)))
                 text = f'box {off[0]:+.1f}, mask {off[1]:+.1f}'
-                found.append(Finding(text, verdict_if(holds), 'evaluated', path, report.created[:10]))
+                found.append(Finding(text, verdict_if(holds), 'evaluated', path, date))
         return found
 
     return find

@@ -1,6 +1,5 @@
 """What was measured here, from report.json and study.json files: who took how many times as long as whom."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import UserError
-from ..render.files import load
+from ...files import read_json
 from ..render.tables import device_name
-from ..schema import Measurement, Model, Report
+from ..schema import Measurement, Model, Report, from_json
 
 STUDY = 'fasternet_mm.study/1'
 
@@ -140,6 +139,21 @@ class Evidence:
                         chosen[run.where, run.how] = run
         return list(chosen.values())
 
+    def evaluated(self, images: int) -> Iterator[tuple[Path, str, dict[str, dict[str, float]]]]:
+        """Yield each report's file and date, and the metrics of its networks by their published names.
+
+        Args:
+            images (int): That a network must have been evaluated on, at least.
+        """
+        for path, report in self.reports:
+            known = {}
+            for model in report.models:
+                done, published = model.evaluation, model.published
+                if published and done and done.images >= images:
+                    metrics = {name.rpartition('/')[2]: value for name, value in done.metrics.items()}
+                    known[published.network or published.backbone] = metrics
+            yield path, report.created[:10], known
+
     def studies_of(self, name: str) -> list[tuple[Path, dict]]:
         """Return the studies of a name whose weights were trained."""
         return [(path, data) for path, data in self.studies if data['study'] == name and trained(data)]
@@ -176,22 +190,13 @@ def load_evidence(sources: Sequence[str | Path]) -> Evidence:
         if not files:
             raise UserError(f'{source} has neither a *report.json nor a *study.json in it; give files or their folder')
         for path in files:
-            study = _study(path)
-            if study is None:
-                reports[path] = load(path)
+            data, place = read_json(path, 'report')
+            if isinstance(data, dict) and data.get('schema') == STUDY:
+                studies[path] = data
             else:
-                studies[path] = study
+                reports[path] = from_json(data, place)
     by_date = dict(
         reports=sorted(reports.items(), key=lambda item: (item[1].created, str(item[0]))),
         studies=sorted(studies.items(), key=lambda item: (item[1]['created'], str(item[0]))),
     )
     return Evidence(**by_date)
-
-
-def _study(path: Path) -> dict | None:
-    """Return what a study.json holds; None for other files, whose faults the report's reader names."""
-    try:
-        data = json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) and data.get('schema') == STUDY else None

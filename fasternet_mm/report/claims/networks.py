@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from .claim import Claim, Find, Finding, faster, verdict_if
+from .claim import Claim, Find, Finding, counts, faster, verdict_if
 from .evidence import Evidence, Run
 from .quoted import QUOTED, TABLE3
 
@@ -136,17 +136,13 @@ def _counts(params: Mapping[str, float], gflops: Mapping[str, float]) -> Find:
             return [name for name in params if name in run.rows and _macs(run, name)]
 
         for run in evidence.runs('classifier', enough=lambda run: len(counted(run)) >= len(_OURS)):
-            known = counted(run)
-            off = []
-            for name in known:
-                for what, ours, theirs, digits in (
-                    ('M parameters', run.rows[name][0].parameters / 1e6, params[name], 1),
-                    ('G multiply-adds', _macs(run, name), gflops[name], 2),
-                ):
-                    if abs(ours - theirs) > 0.02 * theirs and round(ours, digits) != theirs:
-                        off.append(f'{name} {ours:.{digits}f} {what}, not {theirs:g}')
-            text = f'{len(known)} networks counted, {len(off)} figures differ' + (f': {"; ".join(off)}' if off else '')
-            found.append(Finding(text, verdict_if(not off), 'counted', run.path, run.report.created[:10]))
+            figures = []
+            for name in counted(run):
+                figures += [
+                    (name, 'M parameters', run.rows[name][0].parameters / 1e6, params[name], 1),
+                    (name, 'G multiply-adds', _macs(run, name), gflops[name], 2),
+                ]
+            found.append(counts(run, 'networks', figures))
         return found[-1:]
 
     return find
@@ -157,17 +153,11 @@ def _accuracy(a: str, b: str, least: float) -> Find:
 
     def find(evidence: Evidence) -> list[Finding]:
         found = []
-        for path, report in evidence.reports:
-            known = {}
-            for model in report.models:
-                done = model.evaluation
-                top1 = done and next((v for k, v in done.metrics.items() if k.rpartition('/')[2] == 'top1'), None)
-                if model.published and top1 and done.images >= 50000:
-                    known[model.published.network] = top1
-            if a in known and b in known:
-                off = known[a] - known[b]
-                text = f'{known[a]:.1f} % and {known[b]:.1f} %'
-                found.append(Finding(text, verdict_if(off >= least - 0.1), 'evaluated', path, report.created[:10]))
+        for path, date, known in evidence.evaluated(50000):
+            top1 = [known.get(name, {}).get('top1') for name in (a, b)]
+            if all(top1):
+                verdict = verdict_if(top1[0] - top1[1] >= least - 0.1)
+                found.append(Finding(f'{top1[0]:.1f} % and {top1[1]:.1f} %', verdict, 'evaluated', path, date))
         return found
 
     return find
